@@ -40,7 +40,9 @@ contents = st.one_of(
         min_size=1,
         max_size=12,
     ).map("".join),
-    st.sampled_from(["</s>", "<s> a", "<|im_end|> b", "\x00content 0\x00", "\x00<\x00", "{{ x }}"]),
+    st.sampled_from(
+        ["</s>", "<s> a", "<|im_end|> b", "\x00content 0\x00", "\x00<\x00", "{{ x }}", "a \ufdd0 b", "\ufdd27 \ufdd1"]
+    ),
 ).map(str.strip)
 conversations = st.builds(
     lambda texts, variables: {"messages": messages(*texts), "chat_template_kwargs": variables},
