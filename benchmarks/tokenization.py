@@ -56,8 +56,9 @@ def main() -> int:
 
 def compare(mixture: Path, tokenizer_folder: Path, runs: int, scratch: Path) -> int:
     """Time both with one tokenizer and compare the rows; returns how many differ for no known reason."""
+    from datasets_cfg.base_tokenizer import load_tokenizer
     from datasets_cfg.prompt import control_tokens
-    from datasets_cfg.tokenization import load_tokenizer, tokenized
+    from datasets_cfg.tokenization import tokenized
 
     tokenizer = load_tokenizer(str(tokenizer_folder))
     timed: dict[str, tuple[float, float]] = {}
@@ -125,7 +126,7 @@ def by_trl(mixture: Path, tokenizer_folder: str, processes: int):
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
-    from datasets_cfg.tokenization import load_tokenizer
+    from datasets_cfg.base_tokenizer import load_tokenizer
     from train.mixture import load_split
 
     warnings.filterwarnings("ignore")

@@ -13,13 +13,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def exit_code(command: Callable[[], None], *, debug: bool = False) -> int:
-    """Run `command` and return the exit code of the process: 0, 2 for `BadInput`, 130 for Ctrl+C.
+def exit_code(command: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Run `command` and return the exit code of the process: what it returns or 0, 2 for `BadInput`, 130 for Ctrl+C.
 
     With `debug` the exception is raised, so that the traceback shows.
     """
     try:
-        command()
+        return command() or 0
     except BadInput as error:
         if debug:
             raise
@@ -28,4 +28,3 @@ def exit_code(command: Callable[[], None], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left under its final name", file=sys.stderr)
         return 130
-    return 0

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from .errors import BadInput, one_line
-from .prompt import encode, koala_template
+from .base_tokenizer import load_tokenizer
+from .prompt import encode
 
 PERCENTILES = (50, 90, 99, 100)
 
@@ -43,7 +43,7 @@ def measure(folder: Path, splits: dict[str, dict], tokenizer: str | None) -> Len
     Raises:
         BadInput: the tokenizer cannot be loaded.
     """
-    loaded = _load(tokenizer) if tokenizer else None
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
     found: dict[str, list[int]] = {}
     for name in splits["train"]["files"]:
         for batch in pq.ParquetFile(folder / name).iter_batches(
@@ -57,14 +57,3 @@ def measure(folder: Path, splits: dict[str, dict], tokenizer: str | None) -> Len
                 found.setdefault(row["source"], []).append(length)
     by_source = {name: np.array(lengths) for name, lengths in found.items()}
     return Lengths(by_source, "tokens" if tokenizer else "characters", tokenizer and Path(tokenizer).name)
-
-
-def _load(tokenizer: str):
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot load a tokenizer from {tokenizer}: {one_line(error)}") from error
-    loaded.chat_template = koala_template()
-    return loaded

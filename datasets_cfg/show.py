@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from .base_tokenizer import load_tokenizer
 from .errors import BadInput
 from .prompt import IGNORED, Encoded, encode
-from .tokenization import load_manifest, load_tokenizer, split_files
+from .tokenization import load_manifest, split_files
 
 _BIDI_CONTROLS = {
     0x061C: "ALM",

@@ -13,10 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .base_tokenizer import load_tokenizer
 from .digest import file_digest
 from .errors import BadInput, one_line
 from .files import staged_folder
-from .prompt import IGNORED, encode, koala_template
+from .prompt import IGNORED, encode
 from .versions import versions
 
 FOLDER = "tokenized"
@@ -122,24 +123,6 @@ def split_files(folder: Path, split: str) -> list[Path]:
         if not file.is_file():
             raise BadInput(f"{file} is missing, although the mixture's manifest names it; build the mixture again")
     return files
-
-
-def load_tokenizer(name: str):
-    """A fast Hugging Face tokenizer with the Koala template, from a folder or a hub id.
-
-    Raises:
-        BadInput: there is none, or it is not a fast one with an end token.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
-    if not tokenizer.is_fast or tokenizer.eos_token is None:
-        raise BadInput(f"{name} needs a fast tokenizer (tokenizer.json) with an end token")
-    tokenizer.chat_template = koala_template()
-    return tokenizer
 
 
 def tokenized(

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datasets_cfg.base_tokenizer import load_tokenizer
 from datasets_cfg.prompt import IGNORED, encode, render
 from datasets_cfg.show import harmless, token_texts
-from datasets_cfg.tokenization import load_manifest, load_tokenizer
+from datasets_cfg.tokenization import load_manifest
 
 from ..conftest import refusal, succeed
 from .test_prompt import REAL_TOKENIZERS, messages
