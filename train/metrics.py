@@ -1,10 +1,13 @@
 """What a run logs: one JSON object a line in `metrics.jsonl`, and the summary of it all."""
 
 import json
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from transformers import TrainerCallback, TrainerState
+
+from train.curve import CURVE, draw
 
 
 class MetricsFile(TrainerCallback):
@@ -19,9 +22,13 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.file.is_file():
-            records = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-            kept = [record for record in records if record["step"] <= state.global_step]
+            kept = [record for record in _records(self.file) if record["step"] <= state.global_step]
         self.file.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+    def on_save(self, args, state: TrainerState, control, **kwargs) -> None:
+        """Draw the loss curve so far."""
+        if state.is_world_process_zero:
+            draw(self.file, self.file.with_name(CURVE))
 
     def on_log(self, args, state: TrainerState, control, logs: dict | None = None, **kwargs) -> None:
         """Write one record."""
@@ -30,39 +37,32 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class PlainLines(TrainerCallback):
-    """Print a line for each record, where there is no terminal for the trainer's progress bar."""
-
-    def on_train_begin(self, args, state: TrainerState, control, **kwargs) -> None:
-        """Start the clock of the estimate."""
-        self.started, self.first_step = time.monotonic(), state.global_step
-
-    def on_log(self, args, state: TrainerState, control, logs: dict | None = None, **kwargs) -> None:
-        """Print step, loss, learning rate and the time that is left."""
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
+def _records(file: Path) -> Iterator[dict]:
+    """The records of a file whose last line a killed run may have left torn."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
             return
-        done = state.global_step - self.first_step
-        left = (time.monotonic() - self.started) / done * (state.max_steps - state.global_step)
-        print(
-            f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-            f"learning rate {logs['learning_rate']:.2e}  {left:.0f} s left",
-            flush=True,
-        )
 
 
 def summary(state: TrainerState, seconds: float) -> dict:
-    """Steps, first and last loss, tokens and tokens/s of a run, from the trainer's own log.
+    """Steps, first and last loss, tokens and speed of a run, from the trainer's own log.
 
-    The tokens/s are those of this process group since it was started; a resumed run counts from its checkpoint.
+    The seconds are those of this process; a resumed run counts them from its checkpoint. The speeds are medians over
+    all records.
     """
-    losses = [record["loss"] for record in state.log_history if "loss" in record]
-    tokens = [int(record["num_tokens"]) for record in state.log_history if "num_tokens" in record]
-    return {
+    records = [record for record in state.log_history if "loss" in record]
+    figures = {
         "steps": state.global_step,
         "epochs": round(state.epoch or 0, 3),
-        "loss_first": losses[0] if losses else None,
-        "loss_last": losses[-1] if losses else None,
-        "tokens": tokens[-1] if tokens else None,
+        "loss_first": records[0]["loss"] if records else None,
+        "loss_last": records[-1]["loss"] if records else None,
+        "tokens": state.num_input_tokens_seen,
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens[-1] / seconds, 1) if tokens else None,
     }
+    for name, digits in (("tokens_per_second", 1), ("mfu", 4), ("padding_share", 4)):
+        values = [record[name] for record in records if name in record]
+        if values:
+            figures[name] = round(median(values), digits)
+    return figures

@@ -15,8 +15,24 @@ def load_split(folder: Path, split: str):
 
 
 def load_ids(ids: Tokenized, split: str):
-    """`input_ids` and `labels` of a split as a `datasets.Dataset`, mapped from disk; None where the split is empty."""
-    return _load(ids.files(split), columns=["input_ids", "labels"])
+    """`input_ids`, `labels` and `source` of a split as a `datasets.Dataset`, mapped from disk; None if it is empty."""
+    return _load(ids.files(split), columns=["input_ids", "labels", "source"])
+
+
+def sample_texts(folder: Path, conversations: int = 50) -> list[str]:
+    """The messages of the first conversations of the train split, to try a tokenizer on.
+
+    Raises:
+        BadInput: as `load_split`.
+    """
+    import pyarrow.parquet as pq
+
+    texts: list[str] = []
+    for file in split_files(folder, "train")[:1]:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(conversations, columns=["messages"]):
+                return [message["content"] for row in batch.column(0).to_pylist() for message in row]
+    return texts
 
 
 def _load(files: list[Path], **options):

@@ -1,6 +1,7 @@
 """The output folder of a run: what is in it while it trains, and how the finished model gets there whole."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,21 +14,23 @@ CARD = "koala.json"
 UNFINISHED = ".unfinished.json"
 """Stands in a folder whose run has begun: what must not change when it is resumed."""
 
+SEAL = ".whole.json"
+"""Stands in a checkpoint that is whole: its files and their sizes in bytes."""
+
 
 def resume_point(out: Path, identity: dict, *, overwrite: bool) -> Path | None:
-    """The checkpoint in `out` from which a run with this `identity` goes on; None where it begins. Nothing is written.
+    """The newest whole checkpoint in `out` from which a run with this `identity` goes on; None where it begins.
+
+    Nothing is written.
 
     Raises:
         BadInput: the folder holds a finished model, another run, or something else, and `overwrite` is false.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
     if out.is_file():
         raise BadInput(f"{out} is a file; name a folder for the output")
     begun = _begun(out)
     if begun == identity:
-        last = get_last_checkpoint(str(out))
-        return Path(last) if last else None
+        return next((checkpoint for checkpoint in _newest_first(out) if is_whole(checkpoint)), None)
     if overwrite or not out.is_dir() or not any(out.iterdir()):
         return None
     if begun is None:
@@ -39,22 +42,76 @@ def resume_point(out: Path, identity: dict, *, overwrite: bool) -> Path | None:
     changed = [key for key in identity if begun.get(key) != identity[key]]
     raise BadInput(
         f"{out} holds an unfinished run with another {' and '.join(changed)} "
-        f"({', '.join(f'{begun.get(key)} there, {identity[key]} here' for key in changed)}); "
+        f"({', '.join(f'{_short(begun.get(key))} there, {_short(identity[key])} here' for key in changed)}); "
         "choose another output_dir, or pass --overwrite to start over"
     )
 
 
+def _short(value: object) -> str:
+    """A digest is told from another by its beginning."""
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
 def claim(out: Path, identity: dict) -> None:
-    """Make `out` the folder of the run with this `identity`; checkpoints of another run are removed."""
+    """Make `out` the folder of the run with this `identity`.
+
+    Checkpoints of another run are removed, and so are those that a killed run did not finish writing.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    if _begun(out) == identity:
-        return
-    for checkpoint in out.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    partial = out / f"{UNFINISHED}.partial"
-    partial.write_text(json.dumps(identity, indent=2), encoding="utf-8")
+    same = _begun(out) == identity
+    for checkpoint in _newest_first(out):
+        if not (same and is_whole(checkpoint)):
+            _remove_checkpoint(checkpoint)
+    if not same:
+        _write(out / UNFINISHED, json.dumps(identity, indent=2))
+
+
+def seal(checkpoint: Path) -> None:
+    """Put all files of a checkpoint on the disk, then say that it is whole: their sizes, in `SEAL`."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    for path in files:
+        sync(path)
+    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    _write(checkpoint / SEAL, json.dumps(sizes, indent=2))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was sealed and its files are still as long as they were."""
+    try:
+        sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def remove_older_checkpoints(out: Path, limit: int, *, spare: str | None = None) -> None:
+    """Keep the newest `limit` whole checkpoints in `out`, and the one that `spare` names."""
+    whole = [checkpoint for checkpoint in _newest_first(out) if is_whole(checkpoint)]
+    for checkpoint in whole[limit:]:
+        if spare is None or checkpoint.name != Path(spare).name:
+            _remove_checkpoint(checkpoint)
+
+
+def _newest_first(out: Path) -> list[Path]:
+    """The checkpoints in `out`, whole or not, that of the last step first."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in out.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: -int(steps[path]))
+
+
+def _remove_checkpoint(checkpoint: Path) -> None:
+    # Without its seal first, so that what a killed removal leaves is no checkpoint.
+    (checkpoint / SEAL).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
     sync(partial)
-    partial.rename(out / UNFINISHED)
+    partial.rename(file)
+    sync(file.parent)
 
 
 def _begun(out: Path) -> dict | None:
@@ -69,6 +126,8 @@ def finish(out: Path, staged: Path, card: dict) -> None:
     `config.json` (or an adapter's) is taken away first and comes back last: at no moment can a mixture of two models
     be loaded.
     """
+    if not list(staged.glob("*.safetensors")):
+        raise RuntimeError(f"no weights were saved in {staged}")
     (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle; koala.json says the same and more
     (staged / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     files = sorted(path for path in staged.iterdir() if path.is_file())

@@ -8,29 +8,20 @@ SFTConfig and ModelConfig (--help_all lists them) and these:
 
     --mixture DIR    the folder that `python -m datasets_cfg build` wrote (required)
     --license ID     under which the trained model may be used, for its card
+    --dropout P      of the embeddings and of what each block adds to the residual stream
     --overwrite      replace a finished model, or start an unfinished run over
+    --dry_run        print the plan, try two steps on a shrunk model, leave nothing behind
     --debug          show the traceback of an error
 
-An unfinished run in the same output_dir is resumed from its last checkpoint. The model appears in output_dir when it is
-whole: an ordinary Hugging Face folder with the chat template, and koala.json about where it comes from.
+An unfinished run in the same output_dir is resumed from its last whole checkpoint; SIGTERM makes it save one and end.
+The model appears in output_dir when it is whole: an ordinary Hugging Face folder with the chat template, a model card,
+the loss curve, and koala.json about where it comes from.
 """
 
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
-
-
-@dataclass
-class KoalaArguments:
-    """What Koala adds to TRL's arguments."""
-
-    mixture: str = field(metadata={"help": "Folder that `python -m datasets_cfg build` wrote."})
-    license: str | None = field(default=None, metadata={"help": "License of the trained model, for its card."})
-    overwrite: bool = field(
-        default=False, metadata={"help": "Replace a finished model, or start an unfinished run over."}
-    )
 
 
 def main(arguments: list[str]) -> int:
@@ -55,6 +46,7 @@ def parse(arguments: list[str]):
     from trl import ModelConfig, SFTConfig, TrlParser
 
     from datasets_cfg.errors import BadInput, one_line
+    from train.settings import KoalaArguments, check
 
     # Its successor is unknown to the last transformers for Python 3.10.
     warnings.filterwarnings("ignore", message=".gradient_checkpointing. is deprecated")
@@ -63,128 +55,164 @@ def parse(arguments: list[str]):
         parser.print_help()
         sys.exit()
     try:
-        return parser.parse_args_and_config(arguments)
+        koala, args, model_args = parser.parse_args_and_config(arguments)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"the recipe cannot be used: {one_line(error)}") from error
+    check(args, model_args)
+    return koala, args, model_args
 
 
-def train(koala: KoalaArguments, args, model_args) -> None:
-    """Run the recipe: data, tokenizer, model, trainer, train, save."""
-    from datasets_cfg.errors import BadInput, one_line
-    from datasets_cfg.prompt import koala_template
-    from datasets_cfg.tokenization import load_manifest, tokenized
-    from train.mixture import load_ids
-    from train.progress import bars_for_terminals
-    from train.run import claim, finish, resume_point
-
-    out = Path(args.output_dir)
-    manifest = load_manifest(Path(koala.mixture))
-    if args.max_length is None:
-        raise BadInput("the recipe sets max_length to null; give the longest row in tokens")
-
+def train(koala, args, model_args) -> int:
+    """Run the recipe: set-up, tokenizer, data, model, trainer, train, save. Return the exit code."""
     # --- Set-up ---------------------------------------------------------------------------------------------------
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from trl import get_peft_config, get_quantization_config
 
-    from train.card import card
-    from train.metrics import MetricsFile, PlainLines, summary
+    from datasets_cfg.base_tokenizer import base_tokenizer
+    from datasets_cfg.errors import BadInput, one_line
+    from datasets_cfg.tokenization import load_manifest, tokenized
+    from train import attention
+    from train.card import card, recipe
+    from train.console import use_console
+    from train.curve import CURVE, draw
+    from train.dropout import add_dropout
+    from train.metrics import MetricsFile, summary
+    from train.mixture import load_ids, sample_texts
+    from train.model_card import model_card
+    from train.packing import lengths_of, pack, packed_rows
+    from train.precision import weights_dtype
+    from train.progress import bars_for_terminals
+    from train.run import claim, finish, resume_point
+    from train.settings import identity
+    from train.stop import EXIT_CODE, SaveOnSigterm, end_with_launcher
+    from train.trainer import PackedTrainer
 
+    end_with_launcher()
     state = PartialState()
     set_seed(args.seed)
     if not bars_for_terminals():
         args.disable_tqdm = True
-    identity = {
-        "base": model_args.model_name_or_path,
-        "mixture": manifest["content_sha256"],
-        "seed": args.seed,
-        "max_length": args.max_length,
-    }
-    checkpoint = resume_point(out, identity, overwrite=koala.overwrite)
+    out, base, mixture = Path(args.output_dir), model_args.model_name_or_path, Path(koala.mixture)
+    manifest = load_manifest(mixture)
 
     # --- Tokenizer ------------------------------------------------------------------------------------------------
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot load a tokenizer from {model_args.model_name_or_path}: {one_line(error)}") from error
-    if not tokenizer.is_fast or tokenizer.eos_token is None:
-        raise BadInput(f"{model_args.model_name_or_path} needs a fast tokenizer (tokenizer.json) with an end token")
-    tokenizer.chat_template = koala_template()
+    with state.main_process_first():
+        tokenizer, proof = base_tokenizer(base, revision=model_args.model_revision, texts=sample_texts(mixture))
+    state.print(proof)
+    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * state.num_processes
+    run = identity(koala, args, model_args, manifest, tokenizer, rows_per_step)
+    checkpoint = resume_point(out, run, overwrite=koala.overwrite)
 
     # --- Data -----------------------------------------------------------------------------------------------------
     # One process makes the ids if they are not there yet, on each machine that does not see those of the first. Then
     # all read the same files.
     with state.main_process_first(), state.local_main_process_first():
         ids = tokenized(
-            Path(koala.mixture),
-            tokenizer,
-            args.max_length,
-            processes=args.dataset_num_proc or 1,
-            quiet=args.disable_tqdm,
+            mixture, tokenizer, args.max_length, processes=args.dataset_num_proc or 1, quiet=args.disable_tqdm
         )
-    rows = {}
+    rows, sources = {}, sorted(manifest["sources"])
     for split in ("train",) if args.eval_strategy == "no" else ("train", "eval"):
         if not manifest["splits"][split]["conversations"]:
-            raise BadInput(f"the mixture {koala.mixture} has no {split} conversations; build it with some")
+            raise BadInput(f"the mixture {mixture} has no {split} conversations; build it with some")
         counts = ids.record["splits"][split]
         if not counts["conversations"]:
-            raise BadInput(
-                f"no {split} conversation of {koala.mixture} fits into {args.max_length} tokens; raise max_length"
-            )
+            raise BadInput(f"no {split} conversation of {mixture} fits into {args.max_length} tokens; raise max_length")
         with state.main_process_first():  # datasets maps the Parquet files to memory by way of Arrow files
-            rows[split] = load_ids(ids, split)
+            conversations = load_ids(ids, split)
+        batch = rows_per_step if split == "train" else args.per_device_eval_batch_size * state.num_processes
+        packing = pack(lengths_of(conversations), args.max_length, args.seed)
+        rows[split] = packed_rows(conversations, packing, sources, multiple=batch)
         state.print(
-            f"{split}: {counts['conversations']:,} conversations, {counts['tokens']:,} tokens; "
-            f"{counts['cut']} cut and {counts['left_out']} left out at {args.max_length} tokens; "
-            f"{'tokenized now and kept in' if ids.made else 'read from'} {ids.folder}"
+            f"{split}: {counts['conversations']:,} conversations, {counts['tokens']:,} tokens in {len(packing):,} rows "
+            f"({packing.fill:.2%} full); {counts['cut']} cut and {counts['left_out']} left out at {args.max_length} "
+            f"tokens; {'tokenized now and kept in' if ids.made else 'read from'} {ids.folder}"
         )
 
     # --- Model ----------------------------------------------------------------------------------------------------
     try:
+        config = AutoConfig.from_pretrained(base, revision=model_args.model_revision)
+        model_args.dtype, why = weights_dtype(args, model_args)
+        state.print(f"weights: {model_args.dtype}; {why}")
+        kernel, why = model_args.attn_implementation, "the recipe says so"
+        if kernel is None:
+            half = args.mixed_precision != "no" or model_args.dtype != "float32"
+            kernel, why = attention.choose(config, args.device, half)
+        state.print(f"attention: {kernel}; {why}")
+        attention.register()
+        quantization = get_quantization_config(model_args)
         model = AutoModelForCausalLM.from_pretrained(
-            model_args.model_name_or_path,
+            base,
             revision=model_args.model_revision,
             dtype=model_args.dtype,
-            attn_implementation=model_args.attn_implementation,
-            quantization_config=get_quantization_config(model_args),
+            attn_implementation=kernel,
+            quantization_config=quantization,
+            device_map={"": args.device} if quantization else None,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"cannot load the base model {model_args.model_name_or_path}: {one_line(error)}") from error
+        raise BadInput(f"cannot load the base model {base}: {one_line(error)}") from error
+    if len(tokenizer) > config.get_text_config().vocab_size:
+        raise BadInput(f"the tokenizer of {base} has {len(tokenizer)} tokens, its model only {config.vocab_size}")
     model.config.use_cache = False
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    if koala.dropout:
+        add_dropout(model, koala.dropout)
 
     # --- Trainer --------------------------------------------------------------------------------------------------
-    trainer = SFTTrainer(
+    given = recipe(koala, args, model_args) | {"attn_implementation": kernel}
+    parameters = model.num_parameters()
+    stop = SaveOnSigterm()
+    trainer = PackedTrainer(
         model=model,
         args=args,
+        sources=sources,
         train_dataset=rows["train"],
         eval_dataset=rows.get("eval"),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
-        callbacks=[MetricsFile(out / "metrics.jsonl")],
+        callbacks=[MetricsFile(out / "metrics.jsonl"), stop],
     )
-    if args.disable_tqdm:
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(PlainLines())
+    console = use_console(trainer, live=not args.disable_tqdm)
 
     # --- Train ----------------------------------------------------------------------------------------------------
     state.wait_for_everyone()  # all have looked at the folder before one changes it
     if state.is_main_process:
-        claim(out, identity)
+        claim(out, run)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        console.close()
+    if stop.stopped:
+        step = trainer.state.global_step
+        state.print(f"stopped by SIGTERM, saved after step {step} in {out}; the same command goes on from there")
+        return EXIT_CODE
 
     # --- Save -----------------------------------------------------------------------------------------------------
     staged = out / ".saving"
     trainer.model.config.use_cache = True
-    trainer.save_model(str(staged))
+    trainer.save_finished(staged)
     if state.is_main_process:
         if trainer.model.generation_config is not None and not model_args.use_peft:
             trainer.model.generation_config.save_pretrained(staged)
-        training = summary(trainer.state, time.monotonic() - started)
-        finish(out, staged, card(koala, args, model_args, manifest, training))
+        content = card(
+            given,
+            args,
+            base,
+            manifest,
+            ids.record,
+            summary(trainer.state, time.monotonic() - started),
+            tokenizer_proof=proof,
+            state=trainer.state,
+            parameters=parameters,
+        )
+        drawn = draw(out / "metrics.jsonl", staged / CURVE)
+        text = model_card(content, manifest, curve=CURVE if drawn else None)
+        (staged / "README.md").write_text(text, encoding="utf-8")
+        finish(out, staged, content)
     state.wait_for_everyone()
     state.print(f"wrote {out}; next: python -m convert {out} --out {out}-gguf")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,14 +3,28 @@
 import pytest
 
 from datasets_cfg.errors import BadInput
-from train.run import CARD, UNFINISHED, claim, finish, resume_point
+from train.run import (
+    CARD,
+    UNFINISHED,
+    claim,
+    finish,
+    is_whole,
+    remove_older_checkpoints,
+    resume_point,
+    seal,
+)
 
 IDENTITY = {"base": "b", "mixture": "m", "seed": 1}
 
 
-def checkpoint(out, step):
+def checkpoint(out, step, *, whole=True):
     folder = out / f"checkpoint-{step}"
     folder.mkdir()
+    (folder / "model.safetensors").write_text("weights")
+    (folder / "optimizer").mkdir()
+    (folder / "optimizer" / "part").write_text("state")
+    if whole:
+        seal(folder)
     return folder
 
 
@@ -24,6 +38,28 @@ def test_a_run_resumes_from_its_last_checkpoint(tmp_path):
     last = checkpoint(out, 10)
     claim(out, IDENTITY)
     assert resume_point(out, IDENTITY, overwrite=False) == last
+
+
+def test_a_torn_checkpoint_is_never_the_newest(tmp_path):
+    claim(tmp_path, IDENTITY)
+    first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
+    unsealed = checkpoint(tmp_path, 6, whole=False)
+    assert resume_point(tmp_path, IDENTITY, overwrite=False) == second
+    (second / "optimizer" / "part").write_text("stat")  # cut short after it was sealed
+    assert not is_whole(second)
+    assert resume_point(tmp_path, IDENTITY, overwrite=False) == first
+    (first / "model.safetensors").unlink()
+    assert resume_point(tmp_path, IDENTITY, overwrite=False) is None
+    claim(tmp_path, IDENTITY)
+    assert not any(folder.exists() for folder in (first, second, unsealed))
+
+
+def test_older_checkpoints_go_and_torn_ones_do_not_count(tmp_path):
+    whole = [checkpoint(tmp_path, step) for step in (1, 2, 10, 9)]
+    torn = checkpoint(tmp_path, 11, whole=False)
+    remove_older_checkpoints(tmp_path, 2, spare="elsewhere/checkpoint-1")
+    assert [folder.exists() for folder in whole] == [True, False, True, True]
+    assert torn.exists()
 
 
 def test_another_run_is_not_resumed(tmp_path):
