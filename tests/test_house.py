@@ -42,7 +42,7 @@ def test_imports_run_one_way(package):
             assert not imported(file) & (HEAVY - {"llama_cpp"}), file
 
 
-@pytest.mark.parametrize("module", ["datasets_cfg", "convert", "tui", "train.tiny_base"])
+@pytest.mark.parametrize("module", ["datasets_cfg", "convert", "tui", "train.tiny_base", "train.plan"])
 def test_help_is_quick_and_light(module):
     code = (
         "import runpy, sys\n"

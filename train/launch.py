@@ -12,5 +12,15 @@ def sharding() -> str:
     return "none"
 
 
+def launch_config() -> dict:
+    """What `train.plan` reads of a launch config, as far as this process was told."""
+    if _set("ACCELERATE_USE_DEEPSPEED"):
+        return {"distributed_type": "DEEPSPEED"}
+    if _set("ACCELERATE_USE_FSDP"):
+        version = os.environ.get("FSDP_VERSION", "1")
+        return {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": version}}
+    return {"distributed_type": "MULTI_GPU"}
+
+
 def _set(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("true", "1")

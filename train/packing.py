@@ -141,7 +141,10 @@ def lengths_of(conversations) -> np.ndarray:
     """The lengths in tokens of the conversations of a `datasets.Dataset` with `input_ids`; shape (conversations,)."""
     import pyarrow.compute as pc
 
-    return pc.list_value_length(conversations.data.column("input_ids")).to_numpy()
+    batches = conversations.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    return np.concatenate(
+        [np.empty(0, np.int64), *(pc.list_value_length(batch["input_ids"]).to_numpy() for batch in batches)]
+    )
 
 
 def collate(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor | int]:

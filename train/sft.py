@@ -18,9 +18,11 @@ The model appears in output_dir when it is whole: an ordinary Hugging Face folde
 the loss curve, and koala.json about where it comes from.
 """
 
+import shutil
 import sys
 import time
 import warnings
+from copy import copy
 from pathlib import Path
 
 
@@ -76,15 +78,22 @@ def train(koala, args, model_args) -> int:
     from train.card import card, recipe
     from train.console import use_console
     from train.curve import CURVE, draw
+    from train.decoder import Decoder
     from train.dropout import add_dropout
+    from train.dry_run import plan_here, rehearse, shrunk
+    from train.flops import ModelFlops
+    from train.hardware import here
+    from train.memory import trained_parameters
     from train.metrics import MetricsFile, summary
     from train.mixture import load_ids, sample_texts
     from train.model_card import model_card
     from train.packing import lengths_of, pack, packed_rows
     from train.precision import weights_dtype
     from train.progress import bars_for_terminals
+    from train.recipe import adapter_of
     from train.run import claim, finish, resume_point
     from train.settings import identity
+    from train.space import check_space
     from train.stop import EXIT_CODE, SaveOnSigterm, end_with_launcher
     from train.trainer import PackedTrainer
 
@@ -93,6 +102,9 @@ def train(koala, args, model_args) -> int:
     set_seed(args.seed)
     if not bars_for_terminals():
         args.disable_tqdm = True
+    whole_run = copy(args)
+    if koala.dry_run:
+        rehearse(koala, args)
     out, base, mixture = Path(args.output_dir), model_args.model_name_or_path, Path(koala.mixture)
     manifest = load_manifest(mixture)
 
@@ -129,9 +141,16 @@ def train(koala, args, model_args) -> int:
             f"tokens; {'tokenized now and kept in' if ids.made else 'read from'} {ids.folder}"
         )
 
+    if koala.dry_run:
+        state.print(plan_here(koala, whole_run, model_args, state.num_processes))
+
     # --- Model ----------------------------------------------------------------------------------------------------
     try:
         config = AutoConfig.from_pretrained(base, revision=model_args.model_revision)
+        if len(tokenizer) > config.get_text_config().vocab_size:
+            raise BadInput(f"the tokenizer of {base} has {len(tokenizer)} tokens, its model only {config.vocab_size}")
+        decoder, adapter = Decoder.of(config), adapter_of(vars(model_args))
+        check_space(out, decoder.parameters, trained_parameters(decoder, adapter), args)
         model_args.dtype, why = weights_dtype(args, model_args)
         state.print(f"weights: {model_args.dtype}; {why}")
         kernel, why = model_args.attn_implementation, "the recipe says so"
@@ -140,19 +159,20 @@ def train(koala, args, model_args) -> int:
             kernel, why = attention.choose(config, args.device, half)
         state.print(f"attention: {kernel}; {why}")
         attention.register()
-        quantization = get_quantization_config(model_args)
-        model = AutoModelForCausalLM.from_pretrained(
-            base,
-            revision=model_args.model_revision,
-            dtype=model_args.dtype,
-            attn_implementation=kernel,
-            quantization_config=quantization,
-            device_map={"": args.device} if quantization else None,
-        )
+        as_chosen = {"dtype": model_args.dtype, "attn_implementation": kernel}
+        if koala.dry_run:
+            model = AutoModelForCausalLM.from_config(shrunk(config), **as_chosen)
+        else:
+            quantization = get_quantization_config(model_args)
+            model = AutoModelForCausalLM.from_pretrained(
+                base,
+                revision=model_args.model_revision,
+                quantization_config=quantization,
+                device_map={"": args.device} if quantization else None,
+                **as_chosen,
+            )
     except (OSError, ValueError, ImportError) as error:
         raise BadInput(f"cannot load the base model {base}: {one_line(error)}") from error
-    if len(tokenizer) > config.get_text_config().vocab_size:
-        raise BadInput(f"the tokenizer of {base} has {len(tokenizer)} tokens, its model only {config.vocab_size}")
     model.config.use_cache = False
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     if koala.dropout:
@@ -160,7 +180,6 @@ def train(koala, args, model_args) -> int:
 
     # --- Trainer --------------------------------------------------------------------------------------------------
     given = recipe(koala, args, model_args) | {"attn_implementation": kernel}
-    parameters = model.num_parameters()
     stop = SaveOnSigterm()
     trainer = PackedTrainer(
         model=model,
@@ -170,6 +189,8 @@ def train(koala, args, model_args) -> int:
         eval_dataset=rows.get("eval"),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
+        flops=ModelFlops.of(decoder, trained=adapter).of_tokens,
+        peak_flops=here(1).peak({"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, model_args.dtype)),
         callbacks=[MetricsFile(out / "metrics.jsonl"), stop],
     )
     console = use_console(trainer, live=not args.disable_tqdm)
@@ -204,13 +225,18 @@ def train(koala, args, model_args) -> int:
             summary(trainer.state, time.monotonic() - started),
             tokenizer_proof=proof,
             state=trainer.state,
-            parameters=parameters,
+            parameters=decoder.parameters,
         )
         drawn = draw(out / "metrics.jsonl", staged / CURVE)
         text = model_card(content, manifest, curve=CURVE if drawn else None)
         (staged / "README.md").write_text(text, encoding="utf-8")
         finish(out, staged, content)
     state.wait_for_everyone()
+    if koala.dry_run:
+        if state.is_main_process:
+            shutil.rmtree(out)
+        state.print("dry run: two steps on a shrunk model went well, and nothing is left of them")
+        return 0
     state.print(f"wrote {out}; next: python -m convert {out} --out {out}-gguf")
     return 0
 

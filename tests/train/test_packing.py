@@ -51,6 +51,7 @@ def test_the_seed_mixes_conversations_of_one_length():
 def test_a_row_holds_its_conversations_one_after_another(lengths, multiple):
     data = conversations(lengths)
     assert lengths_of(data).tolist() == lengths
+    assert lengths_of(data.select(range(len(lengths) // 2, len(lengths)))).tolist() == lengths[len(lengths) // 2 :]
     packing = pack(lengths, 16, 3)
     rows = packed_rows(data, packing, SOURCES, multiple)
     assert len(rows) % multiple == 0
