@@ -13,6 +13,8 @@ import torch.nn.functional as F
 VARLEN = "varlen"
 """The name under which `varlen_attention` is registered."""
 
+_WIDEST_HEAD = 256
+
 
 def choose(config, device: torch.device, half: bool) -> tuple[str, str]:
     """The best attention implementation for packed rows here, and why, in words.
@@ -25,23 +27,22 @@ def choose(config, device: torch.device, half: bool) -> tuple[str, str]:
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "eager", "the model caps its attention logits, which the fused kernels here do not"
-    if _flash_kernel(device, half) and not _wide_heads(text):
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if _flash_kernel(device, half, width):
         for package, name in (("flash_attn_interface", "flash_attention_3"), ("flash_attn", "flash_attention_2")):
             if find_spec(package) and (name != "flash_attention_3" or torch.cuda.get_device_capability(device)[0] == 9):
                 return name, f"the package {package} is installed"
         return VARLEN, "PyTorch's own variable-length FlashAttention, as flash-attn is not installed"
-    reason = {"cpu": "on the CPU", "cuda": "FlashAttention needs an Ampere or newer GPU and 16-bit weights or autocast"}
+    needs = f"FlashAttention needs an Ampere or newer GPU, 16 bits, and heads of at most {_WIDEST_HEAD} numbers"
+    reason = {"cpu": "on the CPU", "cuda": needs}
     return VARLEN, f"{reason.get(device.type, f'on {device.type}')}: scaled dot products, one conversation at a time"
 
 
-def _flash_kernel(device: torch.device, half: bool) -> bool:
-    """Whether FlashAttention's kernels run here: compute capability 8.0, and 16 bits."""
-    return device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _wide_heads(config) -> bool:
-    """Whether the heads are wider than FlashAttention takes (256)."""
-    return (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads) > 256
+def _flash_kernel(device: torch.device, half: bool, width: int) -> bool:
+    """Whether FlashAttention's kernels run here: compute capability 8.0, 16 bits, heads that are not too wide."""
+    return (
+        device.type == "cuda" and half and width <= _WIDEST_HEAD and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
 
 
 def register() -> None:
@@ -88,7 +89,11 @@ def varlen_attention(
         raise ValueError("varlen attention takes packed rows alone: cu_seq_lens_q, no mask, and a batch of one")
     if dropout or kwargs.get("softcap") is not None:
         raise ValueError("varlen attention has neither dropout nor soft-capping; choose eager")
-    if _flash_kernel(query.device, query.dtype in (torch.bfloat16, torch.float16)):
+    if torch.is_autocast_enabled(query.device.type):
+        # The rotary embedding has made the queries and keys float32.
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(half), key.to(half), value.to(half)
+    if _flash_kernel(query.device, query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]):
         from torch.nn.attention.varlen import varlen_attn
 
         attended = varlen_attn(

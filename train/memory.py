@@ -78,7 +78,6 @@ class Setup:
         bits: of a frozen weight of a layer: 16 (as `dtype` says), 8 or 4; `nested`: NF4's scales are quantized too.
         attention: one of `ATTENTIONS`.
         sharding: one of `SHARDINGS`, over `devices`.
-        sync_each_batch: gradients are reduced after each micro-batch, not once per step (FSDP2).
         head: one of `HEADS`.
         residual_dropout: embeddings and what a block adds are dropped in part (`train.dropout`).
     """
@@ -97,7 +96,6 @@ class Setup:
     attention: str = "flash"
     sharding: str = "none"
     devices: int = 1
-    sync_each_batch: bool = False
     head: str = "logits"
     residual_dropout: bool = False
 
@@ -184,8 +182,6 @@ def memory(decoder: Decoder, setup: Setup) -> Memory:
     kept, reduced = _communication(decoder, setup, trained)
     # Between the micro-batches of a step the gradients are kept; a single one makes them as it goes.
     before = 0 if setup.accumulation == 1 else gradients
-    if setup.sharding == "fsdp2" and setup.accumulation > 1 and not setup.sync_each_batch:
-        before = trained * setup.computed  # whole ones: nothing is reduced before the last micro-batch (no_sync)
 
     saved, passing = layer_activations(decoder, setup)
     outside, entry = _outside_activations(decoder, setup)
@@ -265,8 +261,9 @@ def _communication(decoder: Decoder, setup: Setup, trained: int) -> tuple[int, i
     )
     gathered = (3 * layer + decoder.head_parameters) * setup.computed
     of_adapter = setup.adapter.parameters(decoder.linears) if setup.adapter else layer
-    # A layer's whole gradient, and the buffer from which it is reduced.
-    return 0, gathered + 2 * of_adapter * setup.computed
+    # A layer's whole gradient, and the buffer from which it is reduced; by FSDP2 in float32, as train.trainer asks.
+    reduced = 4 if setup.sharding == "fsdp2" else setup.computed
+    return 0, gathered + of_adapter * (setup.computed + reduced)
 
 
 def _head(decoder: Decoder, setup: Setup) -> int:

@@ -87,10 +87,6 @@ def setup_of(recipe: dict, hardware: Hardware, sharding: str) -> Setup:
     # Kernels for variable lengths need a GPU and 16 bits; without them each conversation is computed by itself.
     if attention == "flash" and (hardware.device == "cpu" or (half is None and dtype == "float32")):
         attention = "pieces"
-    # An argument of the trainer holds it as an object, a recipe as a mapping.
-    accelerator = given.get("accelerator_config", {})
-    accelerator = accelerator if isinstance(accelerator, dict) else vars(accelerator)
-    synchronized = (accelerator.get("gradient_accumulation_kwargs") or {}).get("sync_each_batch")
     checkpointing = given.get("activation_checkpointing", given.get("gradient_checkpointing", True))
     optim = given.get("optim", "adamw_torch_fused")
     return Setup(
@@ -108,7 +104,6 @@ def setup_of(recipe: dict, hardware: Hardware, sharding: str) -> Setup:
         attention=attention,
         sharding=sharding,
         devices=hardware.count,
-        sync_each_batch=bool(synchronized) or sharding == "fsdp2",  # train.trainer sees to it
         residual_dropout=bool(given.get("dropout")),
     )
 

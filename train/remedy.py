@@ -24,15 +24,6 @@ def _checkpoint(setup: Setup) -> tuple[Setup, str]:
     return replace(setup, checkpointing=True), "gradient_checkpointing: true"
 
 
-def _reduce_each(setup: Setup) -> tuple[Setup, str]:
-    if setup.sharding != "fsdp2" or setup.accumulation == 1:
-        return setup, ""
-    return replace(setup, sync_each_batch=True), (
-        "accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}} (gradients are reduced after each "
-        "micro-batch, so that no device holds whole ones)"
-    )
-
-
 def _smaller(setup: Setup) -> tuple[Setup, str]:
     steps = setup.accumulation * setup.rows
     text = f"per_device_train_batch_size: 1, gradient_accumulation_steps: {steps} (the same rows a step)"
@@ -60,7 +51,7 @@ def _lora(setup: Setup) -> tuple[Setup, str]:
 
 
 def _qlora(setup: Setup) -> tuple[Setup, str]:
-    if not setup.adapter or setup.bits == 4 or setup.sharding == "zero3":
+    if not setup.adapter or setup.bits == 4 or setup.sharding in SHARDED:
         return setup, ""
     text = "load_in_4bit: true, use_bnb_nested_quant: true (QLoRA)"
     return replace(setup, bits=4, nested=True), text
@@ -72,10 +63,8 @@ def _half(setup: Setup) -> str:
 
 _KNOBS: tuple[Callable[[Setup], tuple[Setup, str]], ...] = (
     _checkpoint,
-    _reduce_each,
     _smaller,
     _shard,
-    _reduce_each,
     _optimizer,
     _lora,
     _qlora,

@@ -84,6 +84,11 @@ def check(args, model_args) -> None:
         raise BadInput("the recipe sets max_length to null; give the longest row in tokens")
     if model_args.model_name_or_path is None:
         raise BadInput("the recipe names no base model; give model_name_or_path")
+    if args.n_gpu > 1:
+        raise BadInput(
+            f"one process sees {args.n_gpu} GPUs; launch one for each (docs/training.md), or show it "
+            "one: CUDA_VISIBLE_DEVICES=0"
+        )
     if model_args.load_in_4bit or model_args.load_in_8bit:
         if not model_args.use_peft:
             raise BadInput("a quantized base cannot be trained itself; set use_peft: true for adapters on it")

@@ -72,7 +72,9 @@ def losses(model, batch) -> torch.Tensor:
     return model(**inputs, use_cache=False)[0]
 
 
-@pytest.mark.parametrize("implementation", ["varlen", "sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize(
+    "implementation", ["varlen", "sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.slow)]
+)
 def test_a_packed_batch_has_the_losses_of_its_conversations_alone(rows, implementation):
     packed = model(CONFIGS["llama"], implementation)
     by_itself = model(CONFIGS["llama"], "eager")
@@ -95,7 +97,9 @@ def test_varlen_attention_has_the_gradients_of_eager_attention(rows, name):
         torch.testing.assert_close(gradients["varlen"][weight], gradient, atol=2e-5, rtol=1e-4, msg=weight)
 
 
-@pytest.mark.parametrize("implementation", ["varlen", "sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize(
+    "implementation", ["varlen", "sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.slow)]
+)
 def test_a_conversation_does_not_touch_the_logits_of_another_at_all(rows, implementation):
     made = model(CONFIGS["llama"], implementation)
     batch = collate(rows)
@@ -107,6 +111,41 @@ def test_a_conversation_does_not_touch_the_logits_of_another_at_all(rows, implem
     assert torch.equal(before[:, :5], after[:, :5])
     assert torch.equal(before[:, 22:], after[:, 22:])
     assert not torch.equal(before[:, 5:22], after[:, 5:22])
+
+
+def test_on_a_gpu_pytorchs_kernel_is_given_what_it_takes(rows, monkeypatch):
+    """PyTorch's kernel needs a GPU; what stands in for it here computes from the same arguments."""
+    import torch.nn.attention.varlen as pytorch
+
+    called = []
+
+    def reference(query, key, value, begins, begins_k, longest, longest_k, *, scale, window_size, enable_gqa):
+        called.append((query.dtype, longest, window_size, enable_gqa))
+        assert query.dtype == key.dtype == value.dtype
+        assert begins is begins_k
+        assert longest == longest_k == begins.diff().max()
+        parts = []
+        for begin, end in zip(begins[:-1].tolist(), begins[1:].tolist(), strict=True):
+            q, k, v = (tensor[begin:end].transpose(0, 1) for tensor in (query, key, value))
+            ones = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
+            mask = ones.triu(-window_size[0]) if window_size[0] >= 0 else ones
+            done = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
+            )
+            parts.append(done.transpose(0, 1))
+        return torch.cat(parts)
+
+    batch = collate(rows)
+    for name, window in (("llama", (-1, 0)), ("mistral, window", (5, 0))):
+        made = model(CONFIGS[name], "varlen")
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            expected = losses(made, batch)
+            with monkeypatch.context() as patched:
+                patched.setattr(attention, "_flash_kernel", lambda device, half, width: half)
+                patched.setattr(pytorch, "varlen_attn", reference)
+                found = losses(made, batch)
+        torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+        assert called.pop() == (torch.bfloat16, 30, window, True)
 
 
 def test_varlen_attention_refuses_what_is_not_packed():
@@ -128,7 +167,7 @@ def test_the_choice_says_why(monkeypatch):
         "varlen",
         "PyTorch's own variable-length FlashAttention, as flash-attn is not installed",
     )
-    assert "16-bit" in attention.choose(CONFIGS["llama"], cuda, False)[1]
+    assert "16 bits" in attention.choose(CONFIGS["llama"], cuda, False)[1]
     monkeypatch.setattr(attention, "find_spec", lambda name: True)
     assert attention.choose(CONFIGS["llama"], cuda, True)[0] == "flash_attention_2"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
