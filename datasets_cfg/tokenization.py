@@ -107,9 +107,23 @@ def load_manifest(folder: Path) -> dict:
     if not file.is_file():
         raise BadInput(f"{folder} is not a mixture (it has no manifest.json); build one: python -m datasets_cfg build")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(f"{file} is not valid JSON ({error}); build the mixture again") from error
+    if not _describes_a_mixture(manifest):
+        raise BadInput(f"{file} does not describe a mixture; build the mixture again")
+    return manifest
+
+
+def _describes_a_mixture(manifest: object) -> bool:
+    """Whether what every reader of a manifest relies on is there."""
+    try:
+        named = isinstance(manifest["mixture"], str) and isinstance(manifest["content_sha256"], str)
+        splits = [manifest["splits"][name] for name in ("train", "eval")]
+        counted = all(isinstance(split["conversations"], int) and isinstance(split["files"], dict) for split in splits)
+        return named and counted and all(isinstance(source, dict) for source in manifest["sources"].values())
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 def split_files(folder: Path, split: str) -> list[Path]:

@@ -70,11 +70,11 @@ class Decoder:
             BadInput: it is no decoder of the Llama kind (mixtures of experts, for one, are not known here).
         """
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
         try:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)
+            with torch.device("meta"):  # the class itself: `from_config` would split the model under ZeRO-3
+                model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
             layers = model.model.layers
             first = layers[0]
             head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -85,7 +85,7 @@ class Decoder:
                 "kv_heads": config.num_key_value_heads,
                 "vocab": config.vocab_size,
             }
-        except (AttributeError, ValueError) as error:
+        except (AttributeError, KeyError, ValueError) as error:
             raise BadInput(
                 f"a model of the type {config.model_type} cannot be planned ({one_line(error)}); "
                 "known are decoders of the Llama, Mistral, Qwen and Gemma kind"

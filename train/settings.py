@@ -25,6 +25,10 @@ class KoalaArguments:
         default=False, metadata={"help": "Print the plan, try two steps on a shrunk model, leave nothing behind."}
     )
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share, at least 0 and less than 1, not {self.dropout}")
+
 
 _PACKED = "conversations are tokenized, masked and packed by Koala, not by TRL"
 _STOP = "runs are saved and resumed by themselves"

@@ -52,13 +52,25 @@ def parse(arguments: list[str]):
 
     # Its successor is unknown to the last transformers for Python 3.10.
     warnings.filterwarnings("ignore", message=".gradient_checkpointing. is deprecated")
-    parser = TrlParser((KoalaArguments, SFTConfig, ModelConfig), prog="train/sft.py")
+    parser = TrlParser((KoalaArguments, SFTConfig, ModelConfig), prog="train/sft.py", allow_abbrev=False)
+
+    def refuse(message: str):
+        raise BadInput(f"the recipe cannot be used: {one_line(ValueError(message))}; --help_all lists what there is")
+
+    parser.error = refuse  # its own prints pages of usage
     if "--help_all" in arguments:
         parser.print_help()
         sys.exit()
+    if arguments[-1:] == ["--config"]:
+        refuse("--config names no file")
     try:
         koala, args, model_args = parser.parse_args_and_config(arguments)
     except (OSError, ValueError, yaml.YAMLError) as error:
+        if "support bf16" in str(error):
+            raise BadInput(
+                "the recipe trains in bf16, which no GPU here has; set bf16: false and fp16: true for an older GPU, or "
+                "use_cpu: true"
+            ) from error
         raise BadInput(f"the recipe cannot be used: {one_line(error)}") from error
     check(args, model_args)
     return koala, args, model_args
@@ -68,6 +80,7 @@ def train(koala, args, model_args) -> int:
     """Run the recipe: set-up, tokenizer, data, model, trainer, train, save. Return the exit code."""
     # --- Set-up ---------------------------------------------------------------------------------------------------
     from accelerate import PartialState
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
     from trl import get_peft_config, get_quantization_config
 
@@ -171,12 +184,15 @@ def train(koala, args, model_args) -> int:
                 device_map={"": args.device} if quantization else None,
                 **as_chosen,
             )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise BadInput(f"cannot load the base model {base}: {one_line(error)}") from error
     model.config.use_cache = False
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     if koala.dropout:
-        add_dropout(model, koala.dropout)
+        try:
+            add_dropout(model, koala.dropout)
+        except ValueError as error:
+            raise BadInput(f"the recipe sets dropout to {koala.dropout}, but {error}; set dropout: 0") from error
 
     # --- Trainer --------------------------------------------------------------------------------------------------
     given = recipe(koala, args, model_args) | {"attn_implementation": kernel}

@@ -1,6 +1,7 @@
 """SIGTERM, as spot instances and batch systems send it: save after the step at hand, and end."""
 
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -12,14 +13,17 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 _PR_SET_PDEATHSIG = 1
 
+_LAUNCHED = "ACCELERATE_MIXED_PRECISION"
+"""A variable that `accelerate launch` always sets."""
+
 
 def end_with_launcher() -> None:
-    """Get a SIGTERM when the process that started this one dies (on Linux).
+    """Get a SIGTERM when the `accelerate launch` that started this process dies (on Linux).
 
-    `accelerate launch` of one process does not pass on the SIGTERM that it gets; it dies and would leave this one
-    running.
+    That of one process does not pass on the SIGTERM that it gets; it dies and would leave this one running. What a shell
+    started may outlive the shell.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and _LAUNCHED in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -77,7 +77,7 @@ sys.stdin.read()
 def test_a_run_ends_with_its_launcher_but_not_with_a_shell(launched):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     if launched:
-        environment["ACCELERATE_MIXED_PRECISION"] = "no"  # accelerate tells each process that it starts
+        environment["ACCELERATE_MIXED_PRECISION"] = "no"  # accelerate sets it for each process that it starts
     parent = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, LONG_LIVED],
         cwd=ROOT,
