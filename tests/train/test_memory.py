@@ -193,7 +193,9 @@ def test_the_peak_is_that_of_the_tensors(case, small_tiles):
         ("openlm-research/open_llama_7b_v2", Setup(rows=1, length=2048, mixed=None)),
         ("openlm-research/open_llama_7b_v2", Setup(rows=2, length=2048, mixed=None, checkpointing=False)),
         ("Qwen/Qwen3-8B-Base", Setup(rows=1, length=4096, dtype="float32")),
-        ("Qwen/Qwen3-8B-Base", Setup(rows=2, length=2048, mixed=None, accumulation=2)),
+        pytest.param(
+            "Qwen/Qwen3-8B-Base", Setup(rows=2, length=2048, mixed=None, accumulation=2), marks=pytest.mark.slow
+        ),
     ],
     ids=["7B", "7B without checkpointing", "8B autocast", "8B accumulated"],
 )

@@ -31,7 +31,8 @@ def koala_all(tmp_path_factory):
     """The manifest of a mixture of 164M estimated tokens."""
     folder = tmp_path_factory.mktemp("koala_all")
     train = {"conversations": 400_000, "turns": 1_000_000, "characters": round(164e6 * 3.7), "files": {}}
-    manifest = {"mixture": "koala_all", "content_sha256": "0", "sources": {}, "splits": {"train": train}}
+    splits = {"train": train, "eval": {"conversations": 0, "files": {}}}
+    manifest = {"mixture": "koala_all", "content_sha256": "0", "sources": {}, "splits": splits}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
