@@ -6,9 +6,9 @@
 The rows are real conversations of the demo's mixture without WebGPT, drawn with a seed, none longer than the length, so
 that both train on every token of each. The weights are random. A run is one epoch, what prepares the rows not counted;
 the runs take turns, and the median counts. Useful tokens are those of the conversations: padding is none. The reference
-is what `trl/scripts/sft.py` does without further flags: eight conversations a batch, padded; gradient checkpointing;
-PyTorch's scaled dot product attention. Our steps hold as many tokens. On the CPU both compute in float32, on a GPU in
-bfloat16, with the weights in bfloat16, as 8B would not fit otherwise.
+is TRL's SFTTrainer with its defaults: eight conversations a batch, padded; gradient checkpointing; PyTorch's scaled dot
+product attention. Our steps hold as many tokens. On the CPU both compute in float32. On a GPU both have weights, gradients
+and optimizer in bfloat16, since an 8B would not fit otherwise; the recipes train float32 weights, split over several GPUs.
 """
 
 import argparse

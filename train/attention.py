@@ -25,24 +25,25 @@ def choose(config, device: torch.device, half: bool) -> tuple[str, str]:
         half: whether queries, keys and values are bfloat16 or float16.
     """
     text = config.get_text_config()
-    if getattr(text, "attn_logit_softcapping", None):
-        return "eager", "the model caps its attention logits, which the fused kernels here do not"
+    capped = bool(getattr(text, "attn_logit_softcapping", None))
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if _flash_kernel(device, half, width):
         for package, name in (("flash_attn_interface", "flash_attention_3"), ("flash_attn", "flash_attention_2")):
             if find_spec(package) and (name != "flash_attention_3" or torch.cuda.get_device_capability(device)[0] == 9):
                 return name, f"the package {package} is installed"
-        return VARLEN, "PyTorch's own variable-length FlashAttention, as flash-attn is not installed"
-    needs = f"FlashAttention needs an Ampere or newer GPU, 16 bits, and heads of at most {_WIDEST_HEAD} numbers"
+        if not capped:
+            return VARLEN, "PyTorch's own variable-length FlashAttention, as flash-attn is not installed"
+    if capped:
+        return "eager", "the model caps its attention logits, which only the package flash-attn and eager attention do"
+    needs = f"FlashAttention needs an Ampere or newer GPU, 16 bits, and heads of 8, 16, … {_WIDEST_HEAD} numbers"
     reason = {"cpu": "on the CPU", "cuda": needs}
     return VARLEN, f"{reason.get(device.type, f'on {device.type}')}: scaled dot products, one conversation at a time"
 
 
 def _flash_kernel(device: torch.device, half: bool, width: int) -> bool:
-    """Whether FlashAttention's kernels run here: compute capability 8.0, 16 bits, heads that are not too wide."""
-    return (
-        device.type == "cuda" and half and width <= _WIDEST_HEAD and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+    """Whether FlashAttention's kernels run here: compute capability 8.0, 16 bits, and heads that fit."""
+    fits = width <= _WIDEST_HEAD and width % 8 == 0
+    return device.type == "cuda" and half and fits and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def register() -> None:

@@ -1,5 +1,6 @@
 """The loss of each trained token, computed where there is one and nowhere else."""
 
+from functools import partial
 from types import MethodType
 
 import torch
@@ -37,7 +38,8 @@ def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     if logits.dtype == torch.float32:
         return F.cross_entropy(logits, targets, reduction="none")
     chunks = zip(logits.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True)
-    return torch.cat([checkpoint(_float_cross_entropy, *chunk, use_reentrant=False) for chunk in chunks])
+    again = partial(checkpoint, _float_cross_entropy, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(*chunk) for chunk in chunks])
 
 
 def _float_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,8 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.file.is_file():
-            kept = [record for record in _records(self.file) if record["step"] <= state.global_step]
+            before = (record for record in _records(self.file) if record["step"] <= state.global_step)
+            kept = [record for record in before if "train_runtime" not in record]  # the last word of a stopped run
         self.file.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def on_save(self, args, state: TrainerState, control, **kwargs) -> None:

@@ -183,13 +183,18 @@ def plan(
         epochs = float(number(recipe, "num_train_epochs", 3.0))
         steps = math.ceil(epochs * steps_per_epoch)
     tokens = round(amount.tokens * epochs)
-    flops = epochs * ModelFlops.of(decoder, trained=setup.adapter).of_tokens(amount.tokens, amount.squared)
+    flops = epochs * ModelFlops.of(decoder, trained=setup.adapter).of_tokens(
+        amount.tokens, amount.squared, amount.trained
+    )
 
     seconds, speed = _seconds(hardware, setup, tokens, flops, mfu, tokens_per_second)
     needed = memory(decoder, setup)
     budget = int(hardware.memory * (1 - MARGIN))
     if setup.mixed == "bfloat16" and hardware.bf16 is None and hardware.fp16:
         notes.append(f"the {hardware.device} has no bf16; set bf16: false and fp16: true, and dtype: float32")
+    if setup.sharding == "fsdp2":
+        whole = 4 * decoder.parameters / GIB
+        notes.append(f"while it loads, each process of a server holds {whole:,.0f} GiB in the machine's own memory")
     notes.append("time is that of the steps alone: evaluation, checkpoints and loading come on top")
     return Plan(
         base=base,

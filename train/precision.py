@@ -6,21 +6,34 @@ from train.launch import sharding
 def weights_dtype(args, model_args) -> tuple[str, str]:
     """The name of the dtype, and why, in words.
 
-    `dtype: auto` in a recipe leaves the choice to this function; anything else is taken as it is.
+    `dtype: auto` in a recipe leaves the choice to `auto_dtype`; anything else is taken as it is.
 
     Args:
         args, model_args: the SFTConfig and ModelConfig.
     """
-    sharded = sharding() != "none"  # with a float32 copy of each trained weight, split over the processes
-    if model_args.dtype != "auto":
-        reason = "the recipe says so"
-        if model_args.dtype == "bfloat16" and not (sharded or model_args.use_peft):
-            reason += "; updates below 1/256 of a weight are lost in it"
-        return model_args.dtype, reason
-    if args.mixed_precision != "bf16":
-        return "float32", "without bf16 there is nothing smaller to load it in"
-    if model_args.use_peft:
-        return "bfloat16", "the base is frozen"
-    if sharded:
-        return "bfloat16", "the float32 copies that are trained are split over the processes"
-    return "float32", "these are the weights that are trained; the products are computed in bfloat16"
+    split = sharding()
+    if model_args.dtype == "auto":
+        half = {"bf16": "bfloat16"}.get(args.mixed_precision)
+        return auto_dtype(half, adapters=model_args.use_peft, sharding=split)
+    reason = "the recipe says so"
+    if model_args.dtype == "bfloat16" and split == "none" and not model_args.use_peft:
+        reason += "; updates below 1/256 of a weight are lost in it"
+    return model_args.dtype, reason
+
+
+def auto_dtype(half: str | None, *, adapters: bool, sharding: str) -> tuple[str, str]:
+    """What `dtype: auto` means.
+
+    Args:
+        half: the 16-bit type in which products are computed, if there is one.
+        adapters: whether the base is frozen.
+        sharding: as `train.launch` or `train.memory` call it.
+    """
+    if not half:
+        return "float32", "without 16-bit products there is nothing smaller to load it in"
+    if adapters:
+        return half, "the base is frozen"
+    if sharding.startswith("zero"):
+        return half, "DeepSpeed keeps float32 copies of the weights, split over the processes"
+    # FSDP2 makes float32 of what it trains, however it was loaded: 16 bits would only round the base.
+    return "float32", f"these are the weights that are trained; the products are computed in {half}"

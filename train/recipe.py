@@ -7,7 +7,8 @@ from datasets_cfg.errors import BadInput, one_line
 
 from .flops import Adapter
 from .hardware import Hardware
-from .memory import SHARDED, SIZES, Setup
+from .memory import SIZES, Setup
+from .precision import auto_dtype
 
 
 def read_mapping(file: Path, what: str) -> dict:
@@ -78,8 +79,8 @@ def setup_of(recipe: dict, hardware: Hardware, sharding: str) -> Setup:
     if "mixed_precision" in given:
         half = {"bf16": "bfloat16", "fp16": "float16"}.get(given["mixed_precision"])
     dtype = given.get("dtype", "float32")
-    if dtype == "auto":  # as train.precision chooses
-        dtype = half if half and (peft or sharding in SHARDED) else "float32"
+    if dtype == "auto":
+        dtype, _ = auto_dtype(half, adapters=peft, sharding=sharding)
     if dtype not in SIZES:
         raise BadInput(f"the recipe's dtype {dtype} is not known; take {', '.join(SIZES)} or auto")
     kernel = given.get("attn_implementation", "varlen")

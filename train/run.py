@@ -14,6 +14,9 @@ CARD = "koala.json"
 UNFINISHED = ".unfinished.json"
 """Stands in a folder whose run has begun: what must not change when it is resumed."""
 
+STAGED = ".saving"
+"""In the output folder: where the finished model is saved before it is moved."""
+
 SEAL = ".whole.json"
 """Stands in a checkpoint that is whole: its files and their sizes in bytes."""
 
@@ -60,6 +63,7 @@ def claim(out: Path, identity: dict) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     same = _begun(out) == identity
+    shutil.rmtree(out / STAGED, ignore_errors=True)
     for checkpoint in _newest_first(out):
         if not (same and is_whole(checkpoint)):
             _remove_checkpoint(checkpoint)

@@ -57,7 +57,10 @@ _ONLY: dict[str, tuple[object, str]] = {
     "save_only_model": (False, "nothing could be resumed from such checkpoints"),
     "enable_jit_checkpoint": (False, _STOP),
     "resume_from_checkpoint": (None, _STOP),
-    "push_to_hub": (False, "look at the model first; then: hf upload NAME output_dir"),
+    "push_to_hub": (False, "look at the model first; then: hf upload NAME output_dir --exclude 'checkpoint-*'"),
+    "include_num_input_tokens_seen": ("no", "num_tokens is logged anyway"),
+    "neftune_noise_alpha": (None, "its noise is scaled by a conversation's length, and rows hold several"),
+    "load_best_model_at_end": (False, "the finished model is that of the last step"),
     "model_init_kwargs": (None, "give dtype and attn_implementation by themselves"),
     "trust_remote_code": (False, "code from a model's repository is never run"),
 }
@@ -69,7 +72,7 @@ _IDENTITY = (
     *("lora_target_modules", "lora_target_parameters", "lora_modules_to_save", "use_rslora", "use_dora"),
     *("max_length", "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"),
     *("warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
-    *("max_grad_norm", "neftune_noise_alpha", "dropout", "seed", "data_seed"),
+    *("max_grad_norm", "dropout", "seed", "data_seed"),
 )
 """The settings on which the trained weights depend, but for the batch, of which the product counts."""
 
@@ -88,6 +91,14 @@ def check(args, model_args) -> None:
         raise BadInput("the recipe sets max_length to null; give the longest row in tokens")
     if model_args.model_name_or_path is None:
         raise BadInput("the recipe names no base model; give model_name_or_path")
+    if (args.bf16 or model_args.dtype == "bfloat16") and args.device.type == "cuda":
+        import torch
+
+        if not torch.cuda.is_bf16_supported(including_emulation=False):  # transformers lets emulation pass
+            raise BadInput(
+                f"the recipe computes in bf16, which this GPU ({torch.cuda.get_device_name()}) lacks; "
+                "set bf16: false, fp16: true and dtype: float32"
+            )
     if args.n_gpu > 1:
         raise BadInput(
             f"one process sees {args.n_gpu} GPUs; launch one for each (docs/training.md), or show it "

@@ -53,6 +53,7 @@ def parse(arguments: list[str]):
     # Its successor is unknown to the last transformers for Python 3.10.
     warnings.filterwarnings("ignore", message=".gradient_checkpointing. is deprecated")
     parser = TrlParser((KoalaArguments, SFTConfig, ModelConfig), prog="train/sft.py", allow_abbrev=False)
+    parser.set_defaults(loss_type="nll")  # before 1.16, TRL's default is another way to compute it
 
     def refuse(message: str):
         raise BadInput(f"the recipe cannot be used: {one_line(ValueError(message))}; --help_all lists what there is")
@@ -80,6 +81,7 @@ def train(koala, args, model_args) -> int:
     """Run the recipe: set-up, tokenizer, data, model, trainer, train, save. Return the exit code."""
     # --- Set-up ---------------------------------------------------------------------------------------------------
     from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
     from trl import get_peft_config, get_quantization_config
@@ -104,7 +106,7 @@ def train(koala, args, model_args) -> int:
     from train.precision import weights_dtype
     from train.progress import bars_for_terminals
     from train.recipe import adapter_of
-    from train.run import claim, finish, resume_point
+    from train.run import STAGED, claim, finish, resume_point
     from train.settings import identity
     from train.space import check_space
     from train.stop import EXIT_CODE, SaveOnSigterm, end_with_launcher
@@ -127,7 +129,8 @@ def train(koala, args, model_args) -> int:
     state.print(proof)
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * state.num_processes
     run = identity(koala, args, model_args, manifest, tokenizer, rows_per_step)
-    checkpoint = resume_point(out, run, overwrite=koala.overwrite)
+    # Each looks, so that each refuses; where a disk is slow to show what is on it, the first one's answer counts.
+    (checkpoint,) = broadcast_object_list([resume_point(out, run, overwrite=koala.overwrite)])
 
     # --- Data -----------------------------------------------------------------------------------------------------
     # One process makes the ids if they are not there yet, on each machine that does not see those of the first. Then
@@ -226,7 +229,7 @@ def train(koala, args, model_args) -> int:
         return EXIT_CODE
 
     # --- Save -----------------------------------------------------------------------------------------------------
-    staged = out / ".saving"
+    staged = out / STAGED
     trainer.model.config.use_cache = True
     trainer.save_finished(staged)
     if state.is_main_process:

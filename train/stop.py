@@ -20,8 +20,8 @@ _LAUNCHED = "ACCELERATE_MIXED_PRECISION"
 def end_with_launcher() -> None:
     """Get a SIGTERM when the `accelerate launch` that started this process dies (on Linux).
 
-    That of one process does not pass on the SIGTERM that it gets; it dies and would leave this one running. What a shell
-    started may outlive the shell.
+    That of one process does not pass on the SIGTERM that it gets; it dies and would leave this one running. What a
+    shell started may outlive the shell.
     """
     if sys.platform == "linux" and _LAUNCHED in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import is_peft_model
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
@@ -44,17 +45,22 @@ class PackedTrainer(SFTTrainer):
         """
         give_losses(model)
         args.packing, args.dataset_kwargs = False, {"skip_prepare_dataset": True}  # TRL is to take the rows as they are
+        args.loss_type = "nll"  # before 1.16, TRL's default replaces the forward pass that give_losses made
         if sharding().startswith("fsdp"):
             # Without it, gradients that wait for the other micro-batches of a step are whole on every GPU.
-            args.accelerator_config.gradient_accumulation_kwargs = {"sync_each_batch": True}
+            given = args.accelerator_config.gradient_accumulation_kwargs or {}
+            args.accelerator_config.gradient_accumulation_kwargs = {"sync_each_batch": True, **given}
+        args.logging_nan_inf_filter = False  # it would hide that a run diverges, and waits for the device at each step
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False  # every trained parameter has a gradient
+        # What is whole is decided here, so what is older is removed here.
+        self._checkpoints, args.save_total_limit = args.save_total_limit, None
         super().__init__(model=model, args=args, data_collator=collate, **options)
         if (plugin := self._fsdp_plugin()) is not None and plugin.mixed_precision_policy is not None:
-            # accelerate's policy adds up gradients, and returns the losses, in 16 bits.
-            plugin.mixed_precision_policy = MixedPrecisionPolicy(
-                param_dtype=plugin.mixed_precision_policy.param_dtype,
-                reduce_dtype=torch.float32,
-                output_dtype=torch.float32,
-            )
+            # accelerate's policy adds up the gradients in 16 bits, and rounds the losses to 16 on their way out.
+            half = plugin.mixed_precision_policy.param_dtype
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        self.add_callback(_AsOftenAsTheRecipeSays())
         self.model_accepts_loss_kwargs = True  # compute_loss itself divides by the tokens of the whole step
         self._sources, self._capacity = sources, args.max_length
         self._flops, self._peak_flops = flops, peak_flops
@@ -140,16 +146,26 @@ class PackedTrainer(SFTTrainer):
         # removes none here, and what it wrote counts as a checkpoint only once it is sealed.
         with self._clock_stopped():
             self._tell_state(self._counts[True].read(self._sum).tokens)
-            limit, self.args.save_total_limit = self.args.save_total_limit, None
             super(SFTTrainer, self)._save_checkpoint(model, trial)  # SFTTrainer's own would write its model card
-            self.args.save_total_limit = limit
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 out = Path(self.args.output_dir)
                 seal(out / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-                if limit:
-                    remove_older_checkpoints(out, limit, spare=self.state.best_model_checkpoint)
+                if self._checkpoints:
+                    remove_older_checkpoints(out, self._checkpoints, spare=self.state.best_model_checkpoint)
             self.accelerator.wait_for_everyone()
+
+    def _run_epoch(self, *args, **options) -> None:
+        # A run that was killed after its last checkpoint has no step left; transformers would take one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **options)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        trained = {name: weight.dtype for name, weight in self.model.named_parameters() if weight.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, weight in self.model.named_parameters():
+            if name in trained:  # PEFT loads adapters in float32, also where they are trained in 16 bits
+                weight.data = weight.data.to(trained[name])
 
     def save_finished(self, folder: Path) -> None:
         """Save the whole model, in the type in which it was computed, and the tokenizer.
@@ -170,7 +186,7 @@ class PackedTrainer(SFTTrainer):
         weights = model.state_dict() if state_dict is None else state_dict
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.args.mixed_precision, model.dtype)
         # Of tied weights one is saved.
-        cast = {name: w.to(dtype) for name, w in weights.items() if name not in model.all_tied_weights_keys}
+        cast = {name: w.to("cpu", dtype) for name, w in weights.items() if name not in model.all_tied_weights_keys}
         super()._save(output_dir, cast)
         model.config.dtype = dtype  # transformers wrote the type in which the weights are trained
         model.config.save_pretrained(output_dir)
@@ -183,3 +199,10 @@ class PackedTrainer(SFTTrainer):
         finally:
             if self._since is not None:
                 self._since += time.perf_counter() - begun
+
+
+class _AsOftenAsTheRecipeSays(TrainerCallback):
+    """A resumed run logs, evaluates and saves as often as is asked now; transformers does as the checkpoint says."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        state.compute_steps(args, state.max_steps)

@@ -105,7 +105,7 @@ def test_a_recipe_says_what_is_held():
     setup = setup_of({}, hardware, "none")
     assert (setup.rows, setup.length, setup.checkpointing, setup.mixed) == (8, 1024, True, "bfloat16")  # TRL's defaults
     assert (setup.dtype, setup.autocast) == ("float32", True)
-    assert setup_of({"dtype": "auto"}, hardware, "fsdp2").dtype == "bfloat16"
+    assert setup_of({"dtype": "auto"}, hardware, "zero3").dtype == "bfloat16"
     assert setup_of({"dtype": "auto", "bf16": False}, hardware, "none").dtype == "float32"
     lora = setup_of({"use_peft": True, "lora_r": 64, "lora_target_modules": "all-linear"}, hardware, "ddp")
     assert (lora.adapter.rank, lora.adapter.targets) == (64, None)

@@ -14,7 +14,8 @@ from train.precision import weights_dtype
         ("auto", False, True, None, "float32"),
         ("auto", True, True, None, "bfloat16"),
         ("auto", True, False, None, "float32"),
-        ("auto", True, False, "FSDP", "bfloat16"),
+        ("auto", True, False, "FSDP", "float32"),
+        ("auto", True, True, "FSDP", "bfloat16"),
         ("auto", True, False, "DEEPSPEED", "bfloat16"),
     ],
 )
