@@ -1,4 +1,4 @@
-"""How many useful tokens a second training takes, beside TRL's SFTTrainer with its defaults, on the same rows and model.
+"""How many useful tokens a second training takes, beside TRL's SFTTrainer with its defaults: the same rows and model.
 
     KOALA_REAL_DATA=… python benchmarks/sft_throughput.py
     KOALA_REAL_DATA=… python benchmarks/sft_throughput.py --model 8b --length 2048 4096 --conversations 2000  (on a GPU)
@@ -7,8 +7,9 @@ The rows are real conversations of the demo's mixture without WebGPT, drawn with
 that both train on every token of each. The weights are random. A run is one epoch, what prepares the rows not counted;
 the runs take turns, and the median counts. Useful tokens are those of the conversations: padding is none. The reference
 is TRL's SFTTrainer with its defaults: eight conversations a batch, padded; gradient checkpointing; PyTorch's scaled dot
-product attention. Our steps hold as many tokens. On the CPU both compute in float32. On a GPU both have weights, gradients
-and optimizer in bfloat16, since an 8B would not fit otherwise; the recipes train float32 weights, split over several GPUs.
+product attention. Our steps hold as many tokens. On the CPU both compute in float32. On a GPU both have weights,
+gradients and optimizer in bfloat16, since an 8B would not fit otherwise; the recipes train float32 weights, split over
+several GPUs.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import warnings
 from pathlib import Path
 
 SHAPES = {
-    # hidden size, intermediate size, layers, heads, key-value heads: a toy, and those of Llama 3.2 1B, LLaMA 7B, Llama 3 8B
+    # hidden size, intermediate size, layers, heads, key-value heads: a toy, Llama 3.2 1B, LLaMA 7B, Llama 3 8B
     "toy": (256, 688, 4, 4, 2),
     "1b": (2048, 8192, 16, 32, 8),
     "7b": (4096, 11008, 32, 32, 32),

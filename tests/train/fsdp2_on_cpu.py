@@ -36,9 +36,24 @@ def main(arguments: list[str]) -> int:
     accelerate.PartialState._prepare_backend = lambda self, *args, **kwargs: devices
     transformers.trainer.DEFAULT_CALLBACKS.append(_witness(transformers.TrainerCallback))
 
+    import train.loss
+
+    train.loss.token_losses = _noting_types(train.loss.token_losses)
     from train.sft import main as sft
 
     return sft(launch.training_script_args)
+
+
+_logits: set[str] = set()
+"""The types that logits had where their losses were taken."""
+
+
+def _noting_types(token_losses):
+    def noted(logits, targets):
+        _logits.add(str(logits.dtype))
+        return token_losses(logits, targets)
+
+    return noted
 
 
 def _witness(base: type) -> type:
@@ -68,6 +83,7 @@ def _report(model, optimizer) -> dict:
         "distributed_type": str(state.distributed_type.value),
         "mixed_precision": state.mixed_precision,
         "policy": policy and {kind: str(getattr(policy, f"{kind}_dtype")) for kind in kinds},
+        "logits": sorted(_logits),
         "mesh": list({tuple(p.device_mesh.shape) for p in parameters.values() if isinstance(p, DTensor)}),
         "plain": [name for name, p in parameters.items() if not isinstance(p, DTensor)],
         "placements": sorted({str(p.placements) for p in parameters.values() if isinstance(p, DTensor)}),

@@ -196,6 +196,7 @@ def test_half_precision_is_for_products_alone(dtype, full, full_sharded, tmp_pat
     seen = report(out)
     assert (seen["mixed_precision"], list(seen["dtypes"])) == ("bf16", ["torch.float32"])
     assert seen["policy"] == {"param": "torch.bfloat16", "reduce": "torch.float32", "output": "None"}
+    assert seen["logits"] == ["torch.bfloat16"]
     assert logged(out, "loss") != logged(full_sharded, "loss")
     # Rounded to bfloat16, losses of 6 would be off by up to 1/256 of them.
     assert logged(out, "loss")[:2] == pytest.approx(logged(full_sharded, "loss")[:2], rel=5e-5)
