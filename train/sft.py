@@ -190,7 +190,8 @@ def train(koala, args, model_args) -> int:
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise BadInput(f"cannot load the base model {base}: {one_line(error)}") from error
     model.config.use_cache = False
-    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    for settings in (model.config, model.generation_config):
+        settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     if koala.dropout:
         try:
             add_dropout(model, koala.dropout)

@@ -24,11 +24,12 @@ def test_conversations_become_ids_and_labels(fresh, base):
     ids = tokenized(fresh, tokenizer, 2048, quiet=True)
     for split in ("train", "eval"):
         rows = load_ids(ids, split)
-        assert rows.column_names == ["input_ids", "labels"]
+        assert rows.column_names == ["input_ids", "labels", "source"]
         assert rows.cache_files  # mapped from disk, not held in memory
         for conversation, row in zip(load_split(fresh, split), rows, strict=True):
             expected = encode(tokenizer, conversation["messages"], **conversation["chat_template_kwargs"])
             assert (row["input_ids"], row["labels"]) == (expected.input_ids, expected.labels)
+            assert row["source"] == conversation["source"]
 
 
 def folders(mixture) -> list[str]:

@@ -71,7 +71,7 @@ def test_an_evaluation_is_the_mean_over_tokens_of_conversations_alone(processes,
     run = straight("full", processes)
     (line,) = (line for line in run.stdout.splitlines() if line.startswith("eval: "))
     rows = int(line.split(" tokens in ")[1].split()[0])
-    assert rows % (2 * processes)  # so that there are fillers
+    assert rows % (4 * processes)  # so that there are fillers
     evaluations = [record for record in records(run.out) if "eval_loss" in record]
     assert [record["step"] for record in evaluations] == [6, 12]
     last = evaluations[-1]  # of the weights that were then saved
@@ -118,7 +118,8 @@ def test_the_13b_recipe_runs_on_eight_processes(mixture, base, tmp_path):
     assert model.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
     # What is trained, and what a resumed run goes on from, is more exact than what is published.
-    assert {tensor.dtype for tensor in load_file(out / "checkpoint-2" / "model.safetensors").values()} == {torch.float32}
+    trained = load_file(out / "checkpoint-2" / "model.safetensors")
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
     ids = AutoTokenizer.from_pretrained(out)("USER: Hello", return_tensors="pt").input_ids
     assert model(ids).logits.isfinite().all()
 
@@ -139,6 +140,6 @@ def test_more_rows_a_step_than_the_mixture_has(mixture, base, tmp_path):
             env=environment(),
         )
         assert min(logged(out, "padding_share")) > 0.5
-        assert logged(out, "epoch") == [1, 2]
+        assert logged(out, "epoch")[:2] == [1, 2]
         losses.append(logged(out, "loss"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -18,7 +18,7 @@ from ..conftest import ROOT, command, succeed
 from .runs import RECIPE, differences, environment, final_state, flags, launched, logged, records, tree
 
 FAULTY = "tests/train/sft_with_faults.py"
-ONE_GPU = ("-m", "accelerate.commands.launch", "--config_file", "train/accelerate/one_gpu.yaml", "train/sft.py")
+LAUNCH = ("-m", "accelerate.commands.launch", "--config_file")
 
 
 def killed(kind: str, processes: int, given: tuple[str, ...], when: str) -> None:
@@ -141,23 +141,15 @@ def running(out: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        "python",
-        pytest.param("one_gpu.yaml", marks=pytest.mark.slow),
-        pytest.param("cpu.yaml", marks=pytest.mark.slow),
-        pytest.param("cpu.yaml, two processes", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["python", "one_gpu.yaml", "cpu.yaml", "cpu.yaml, two processes"])
 def test_sigterm_saves_and_the_same_command_goes_on(launcher, mixture, base, straight, tmp_path):
     out, processes = tmp_path / "out", 2 if "two" in launcher else 1
     given = flags("full", processes, mixture, base, out)
     arguments = {
         "python": launched(*given),
-        "one_gpu.yaml": (*ONE_GPU, *RECIPE, *given),
-        "cpu.yaml": ("-m", "accelerate.commands.launch", "--config_file", "train/accelerate/cpu.yaml")
-        + launched(*given),
+        "one_gpu.yaml": (*LAUNCH, "train/accelerate/one_gpu.yaml", *launched(*given)),
+        "cpu.yaml": (*LAUNCH, "train/accelerate/cpu.yaml", *launched(*given)),
         "cpu.yaml, two processes": launched(*given, processes=2),
     }[launcher]
     code, told = stop_after_a_record(arguments, out)

@@ -16,7 +16,8 @@ RECIPES = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
 
 def arguments(**settings):
     """SFTConfig and ModelConfig of a recipe on the CPU."""
-    settings = {"packing": True, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, **settings}
+    on_cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    settings = {"packing": True, "loss_type": "nll", **on_cpu, **settings}
     of_model = {name: settings.pop(name) for name in list(settings) if name in ModelConfig.__dataclass_fields__}
     return SFTConfig(output_dir="out", **settings), ModelConfig(**{"model_name_or_path": "base", **of_model})
 

@@ -277,6 +277,10 @@ def test_qlora_without_bitsandbytes(given, monkeypatch, capsys):
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else find(name, *a))
+
+    def find_others(name, *package):
+        return None if name == "bitsandbytes" else find(name, *package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_others)
     recipe = ("--config", "train/recipes/koala_8b_qlora.yaml", "--use_cpu", "true")
     assert "pip install bitsandbytes" in refused(capsys, *given[2:], *recipe)

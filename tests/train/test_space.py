@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,7 +73,7 @@ def test_adapters_never_need_more(parameters, share):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path: Usage(10**15, 0, free))
             try:
-                check_space(__import__("pathlib").Path("nowhere"), parameters, trained, arguments("no"))
+                check_space(Path("nowhere"), parameters, trained, arguments("no"))
             except BadInput:
                 return False
             return True

@@ -1,6 +1,7 @@
 """SIGTERM makes a run save after the step at hand and stop."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -73,7 +74,11 @@ sys.stdin.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such call")
-@pytest.mark.parametrize("launched", [True, False], ids=["by accelerate", "by a shell"])
+@pytest.mark.parametrize(
+    "launched",
+    # With accelerate itself, tests/train/test_resume.py shows it.
+    [pytest.param(True, id="by accelerate", marks=pytest.mark.slow), pytest.param(False, id="by a shell")],
+)
 def test_a_run_ends_with_its_launcher_but_not_with_a_shell(launched):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     if launched:
@@ -91,8 +96,6 @@ def test_a_run_ends_with_its_launcher_but_not_with_a_shell(launched):
     try:
         parent.kill()
         parent.wait()
-        import select
-
         ended, _, _ = select.select([child], [], [], 20 if launched else 0.5)
         assert bool(ended) == launched
     finally:

@@ -83,7 +83,7 @@ def trainer_of(out: Path, clock: list[float], **options) -> PackedTrainer:
         **settings,
     )
     out.mkdir(exist_ok=True)
-    made = PackedTrainer(
+    return PackedTrainer(
         model=model,
         args=args,
         sources=SOURCES,
@@ -93,7 +93,6 @@ def trainer_of(out: Path, clock: list[float], **options) -> PackedTrainer:
         callbacks=[Ticking(clock), MetricsFile(out / "metrics.jsonl")],
         **own,
     )
-    return made
 
 
 def records(trained: PackedTrainer, key: str = "loss") -> list[dict]:
@@ -196,12 +195,14 @@ def test_what_was_counted_survives_a_resume(at, clock, tmp_path):
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
-def test_the_last_record_tells_no_mean_of_a_part_as_that_of_the_whole(clock, tmp_path):
-    """transformers divides the losses since the resume by all steps."""
-    saving = {"save_strategy": "steps", "save_steps": 4}
-    straight = trainer_of(tmp_path / "straight", clock, **saving)
+def test_a_resumed_run_may_log_evaluate_and_save_at_other_steps(clock, tmp_path):
+    straight = trainer_of(tmp_path / "straight", clock, save_strategy="steps", save_steps=2)
     straight.train()
-    resumed = trainer_of(tmp_path / "resumed", clock, **saving)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-4"))
-    means = [trained.state.log_history[-1].get("train_loss") for trained in (straight, resumed)]
-    assert means[0] == means[1]
+    other = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 6}
+    resumed = trainer_of(tmp_path / "resumed", clock, **other)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-2"))
+    assert [record["step"] for record in records(resumed)] == [2, 3, 4, 5, 6]
+    assert [record["step"] for record in records(resumed, "eval_loss")] == [6]
+    assert {folder.name for folder in (tmp_path / "resumed").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    for name, weight in straight.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
