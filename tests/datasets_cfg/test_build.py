@@ -160,6 +160,7 @@ def test_the_presets_differ_in_what_the_worse_answer_teaches(tmp_path):
     assert {row["chat_template_kwargs"]["quality"] for row in read(tmp_path / "positive")} == {"helpful"}
 
 
+@pytest.mark.slow
 def test_lengths_are_counted_in_tokens_with_a_tokenizer(base, tmp_path):
     succeed(*BUILD, "demo", "--out", tmp_path / "out", "--tokenizer", base)
     told = manifest(tmp_path / "out")

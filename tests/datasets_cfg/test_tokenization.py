@@ -321,6 +321,7 @@ def test_tokenizing_twice_does_the_work_once(fresh, base):
     assert sorted("already there" in text for text in said) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_ids_and_no_processes(fresh, base):
     tokenize = ("-m", "datasets_cfg", "tokenize", fresh, "--tokenizer", base, "--num-proc", 2, "--quiet")
     arguments = [sys.executable, *map(str, tokenize)]

@@ -123,6 +123,7 @@ def test_it_learns_and_saves_what_whole_models_do(full, full_sharded, tmp_path):
     assert not any(loading.values())
 
 
+@pytest.mark.slow
 def test_two_halves_of_a_tied_model_learn_what_one_process_does(mixture, base, checkpoint, tmp_path):
     out = tmp_path / "tied"
     steps = ("--max_steps", 4, "--logging_steps", 1, "--max_length", 256, "--gradient_accumulation_steps", 1)

@@ -192,7 +192,7 @@ def test_the_peak_is_that_of_the_tensors(case, small_tiles):
     [
         ("openlm-research/open_llama_7b_v2", Setup(rows=1, length=2048, mixed=None)),
         ("openlm-research/open_llama_7b_v2", Setup(rows=2, length=2048, mixed=None, checkpointing=False)),
-        ("Qwen/Qwen3-8B-Base", Setup(rows=1, length=4096, dtype="float32")),
+        pytest.param("Qwen/Qwen3-8B-Base", Setup(rows=1, length=4096, dtype="float32"), marks=pytest.mark.slow),
         pytest.param(
             "Qwen/Qwen3-8B-Base", Setup(rows=2, length=2048, mixed=None, accumulation=2), marks=pytest.mark.slow
         ),

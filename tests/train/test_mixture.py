@@ -53,6 +53,7 @@ def test_training_makes_the_ids_and_finds_them_again(fresh, base, tmp_path):
     assert folders(fresh) == [made]
 
 
+@pytest.mark.slow
 def test_training_uses_what_the_command_made(fresh, base, tmp_path):
     succeed("-m", "datasets_cfg", "tokenize", fresh, "--tokenizer", base, "--max-length", 200)
     (made,) = folders(fresh)
