@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from datasets_cfg.errors import BadInput
+from datasets_cfg.errors import BadInput, one_line
 from datasets_cfg.files import sync
 
 CARD = "koala.json"
@@ -121,7 +121,15 @@ def _write(file: Path, text: str) -> None:
 def _begun(out: Path) -> dict | None:
     """The identity of the run that has begun in `out` and not ended, if there is one."""
     marker = out / UNFINISHED
-    return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    if not marker.is_file():
+        return None
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(
+            f"{marker} is not valid JSON ({one_line(error)}), so the run in {out} cannot be resumed; "
+            "remove that file, or choose another output_dir"
+        ) from error
 
 
 def finish(out: Path, staged: Path, card: dict) -> None:

@@ -96,3 +96,9 @@ def test_a_finished_model_replaces_another_whole(tmp_path):
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found.pop(CARD).startswith("{")
     assert found == {"config.json": "new", "model.safetensors": "new"}
+
+
+def test_a_damaged_marker_is_a_sentence(tmp_path):
+    (tmp_path / UNFINISHED).write_text('{"seed": ')
+    with pytest.raises(BadInput, match=r"unfinished\.json is not valid JSON .* remove that file"):
+        resume_point(tmp_path, IDENTITY, overwrite=False)
