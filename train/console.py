@@ -10,8 +10,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from .labels import label
-
-_SOURCE_LOSS = "eval_loss/"
+from .records import SOURCE_LOSS
 
 _TOGETHER = "\N{NO-BREAK SPACE}"
 """Between a source and its loss, so that no line ends there."""
@@ -151,7 +150,7 @@ def _evaluation(state: TrainerState, logs: dict) -> str:
     told = f"step {state.global_step}/{state.max_steps}  evaluation: loss {logs['eval_loss']:.4f}"
     if "eval_perplexity" in logs:
         told += f", perplexity {_perplexity(logs['eval_perplexity'])}"
-    sources = {key[len(_SOURCE_LOSS) :]: loss for key, loss in logs.items() if key.startswith(_SOURCE_LOSS)}
+    sources = {key[len(SOURCE_LOSS) :]: loss for key, loss in logs.items() if key.startswith(SOURCE_LOSS)}
     ordered = sorted(sources.items(), key=lambda item: (-math.inf if math.isnan(item[1]) else -item[1], item[0]))
     told += "".join(f"{',' if i else ';'} {label(name)}{_TOGETHER}{loss:.3f}" for i, (name, loss) in enumerate(ordered))
     return told

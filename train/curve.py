@@ -1,16 +1,14 @@
 """`loss.png`: the course of a run's losses, from its `metrics.jsonl`."""
 
-import json
 import math
 import warnings
 from pathlib import Path
 
 from .labels import label
+from .records import SOURCE_LOSS, read_records
 
 CURVE = "loss.png"
 """The picture's name beside a checkpoint."""
-
-_SOURCE_LOSS = "eval_loss/"
 
 # Paul Tol's "muted" palette (https://sronpersonalpages.nl/~pault/), which colour-blind people can tell apart, without
 # its pale sand. Black is the evaluation as a whole.
@@ -95,23 +93,18 @@ def draw(metrics: Path, png: Path) -> bool:
 def _read(metrics: Path) -> tuple[list, list, dict[str, list]]:
     """The finite losses as (step, loss): of training, of evaluation, and of evaluation by source."""
     training, evaluation, sources = [], [], {}
-    with metrics.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
+    for record in read_records(metrics):
+        for key, value in record.items():
+            if key == "loss":
+                found = training
+            elif key == "eval_loss":
+                found = evaluation
+            elif key.startswith(SOURCE_LOSS):
+                found = sources.setdefault(key[len(SOURCE_LOSS) :], [])
+            else:
                 continue
-            for key, value in record.items():
-                if key == "loss":
-                    found = training
-                elif key == "eval_loss":
-                    found = evaluation
-                elif key.startswith(_SOURCE_LOSS):
-                    found = sources.setdefault(key[len(_SOURCE_LOSS) :], [])
-                else:
-                    continue
-                if value is not None and math.isfinite(value):
-                    found.append((record["step"], value))
+            if value is not None and math.isfinite(value):
+                found.append((record["step"], value))
     return training, evaluation, {name: line for name, line in sources.items() if line}
 
 

@@ -1,13 +1,13 @@
 """What a run logs: one JSON object a line in `metrics.jsonl`, and the summary of it all."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 from transformers import TrainerCallback, TrainerState
 
 from train.curve import CURVE, draw
+from train.records import read_records
 
 
 class MetricsFile(TrainerCallback):
@@ -22,7 +22,7 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.file.is_file():
-            before = (record for record in _records(self.file) if record["step"] <= state.global_step)
+            before = (record for record in read_records(self.file) if record["step"] <= state.global_step)
             kept = [record for record in before if "train_runtime" not in record]  # the last word of a stopped run
         self.file.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
@@ -36,15 +36,6 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-def _records(file: Path) -> Iterator[dict]:
-    """The records of a file whose last line a killed run may have left torn."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
 
 
 def summary(state: TrainerState, seconds: float) -> dict:

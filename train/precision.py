@@ -1,6 +1,9 @@
-"""The type in which a base's weights are loaded."""
+"""The types of numbers: in which a run computes, and in which a base's weights are loaded."""
 
 from train.launch import sharding
+
+HALVES = {"bf16": "bfloat16", "fp16": "float16"}
+"""PyTorch's name of the type that accelerate's `mixed_precision` computes in; "no" has none."""
 
 
 def weights_dtype(args, model_args) -> tuple[str, str]:
@@ -13,8 +16,7 @@ def weights_dtype(args, model_args) -> tuple[str, str]:
     """
     split = sharding()
     if model_args.dtype == "auto":
-        half = {"bf16": "bfloat16"}.get(args.mixed_precision)
-        return auto_dtype(half, adapters=model_args.use_peft, sharding=split)
+        return auto_dtype(HALVES.get(args.mixed_precision), adapters=model_args.use_peft, sharding=split)
     reason = "the recipe says so"
     if model_args.dtype == "bfloat16" and split == "none" and not model_args.use_peft:
         reason += "; updates below 1/256 of a weight are lost in it"
@@ -29,8 +31,8 @@ def auto_dtype(half: str | None, *, adapters: bool, sharding: str) -> tuple[str,
         adapters: whether the base is frozen.
         sharding: as `train.launch` or `train.memory` call it.
     """
-    if not half:
-        return "float32", "without 16-bit products there is nothing smaller to load it in"
+    if half != "bfloat16":
+        return "float32", "without bfloat16 products there is nothing smaller to load it in"
     if adapters:
         return half, "the base is frozen"
     if sharding.startswith("zero"):

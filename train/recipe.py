@@ -8,7 +8,7 @@ from datasets_cfg.errors import BadInput, one_line
 from .flops import Adapter
 from .hardware import Hardware
 from .memory import SIZES, Setup
-from .precision import auto_dtype
+from .precision import HALVES, auto_dtype
 
 
 def read_mapping(file: Path, what: str) -> dict:
@@ -77,7 +77,7 @@ def setup_of(recipe: dict, hardware: Hardware, sharding: str) -> Setup:
     peft = bool(given.get("use_peft"))
     half = "float16" if given.get("fp16") else "bfloat16" if given.get("bf16", True) else None
     if "mixed_precision" in given:
-        half = {"bf16": "bfloat16", "fp16": "float16"}.get(given["mixed_precision"])
+        half = HALVES.get(given["mixed_precision"])
     dtype = given.get("dtype", "float32")
     if dtype == "auto":
         dtype, _ = auto_dtype(half, adapters=peft, sharding=sharding)

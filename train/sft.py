@@ -103,7 +103,7 @@ def train(koala, args, model_args) -> int:
     from train.mixture import load_ids, sample_texts
     from train.model_card import model_card
     from train.packing import lengths_of, pack, packed_rows
-    from train.precision import weights_dtype
+    from train.precision import HALVES, weights_dtype
     from train.progress import bars_for_terminals
     from train.recipe import adapter_of
     from train.run import STAGED, claim, finish, resume_point
@@ -210,7 +210,7 @@ def train(koala, args, model_args) -> int:
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
         flops=ModelFlops.of(decoder, trained=adapter).of_tokens,
-        peak_flops=here(1).peak({"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, model_args.dtype)),
+        peak_flops=here(1).peak(HALVES.get(args.mixed_precision, model_args.dtype)),
         callbacks=[MetricsFile(out / "metrics.jsonl"), stop],
     )
     console = use_console(trainer, live=not args.disable_tqdm)

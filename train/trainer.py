@@ -17,6 +17,7 @@ from train.counts import Counts
 from train.launch import sharding
 from train.loss import give_losses
 from train.packing import ROW, collate
+from train.precision import HALVES
 from train.run import remove_older_checkpoints, seal
 
 
@@ -184,7 +185,8 @@ class PackedTrainer(SFTTrainer):
             return
         model = self.accelerator.unwrap_model(self.model)
         weights = model.state_dict() if state_dict is None else state_dict
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.args.mixed_precision, model.dtype)
+        half = HALVES.get(self.args.mixed_precision)
+        dtype = getattr(torch, half) if half else model.dtype
         # Of tied weights one is saved.
         cast = {name: w.to("cpu", dtype) for name, w in weights.items() if name not in model.all_tied_weights_keys}
         super()._save(output_dir, cast)
