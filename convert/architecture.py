@@ -1,11 +1,8 @@
-"""The Llama family in GGUF's terms: hyper-parameters, names of tensors, and the order of rows in q and k.
+"""A model in GGUF's terms: hyper-parameters, names of tensors, and what becomes of their weights on the way.
 
-Names follow the `gguf` package's `TensorNameMap`; the formats of the weights are those of llama.cpp's `llama`
-architecture, which covers Llama 1, 2 and 3 with grouped-query attention, attention and MLP biases, tied heads, and
-linear or llama3 rope scaling.
+Names follow the `gguf` package's `TensorNameMap`; what differs from one architecture to the next is in `families`.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,52 +10,100 @@ from typing import TYPE_CHECKING, Any
 from datasets_cfg.errors import BadInput
 
 from .checkpoint import Checkpoint
+from .families import ATTENTION, FAMILIES, MLP, Family, head_dim
+from .rope import add_rope, rope_factors, rope_refusals
 
 if TYPE_CHECKING:
     import gguf
     import torch
 
-SUPPORTED = {"LlamaForCausalLM": "llama"}
-"""transformers' class of a model that can be converted → GGUF's name of its architecture."""
+__all__ = [
+    "TensorPlan",
+    "add_hyperparameters",
+    "gguf_architecture",
+    "has_tabulated_activation",
+    "load_config",
+    "notes",
+    "permute",
+    "plan_tensors",
+    "rope_factors",
+]
 
 # Buffers that old checkpoints store; both sides compute them from the configuration.
 _COMPUTED = ("rotary_emb.inv_freq",)
-_ROPE_TYPES = ("default", "linear", "llama3")
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor on its way: its name in the checkpoint and in the GGUF, its shape, and the heads to permute for."""
+    """One tensor on its way from the checkpoint to the GGUF.
+
+    Attributes:
+        source, target: its name in the checkpoint and in the GGUF.
+        shape: the same in both.
+        permuted_heads: the heads whose rows are reordered by `permute`; None: they stay.
+        offset: added to each weight.
+    """
 
     source: str
     target: str
     shape: tuple[int, ...]
     permuted_heads: int | None = None
+    offset: float = 0.0
+
+    def apply(self, weights: "torch.Tensor") -> "torch.Tensor":
+        """The weights as llama.cpp wants them; of another type only if 16 bits could not hold the result."""
+        if self.permuted_heads:
+            weights = permute(weights, self.permuted_heads)
+        return weights.float() + self.offset if self.offset else weights
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
     """The checkpoint's configuration as transformers understands it, with all defaults filled in.
 
     Raises:
-        BadInput: another architecture, or a setting that llama.cpp's `llama` architecture does not have.
+        BadInput: another architecture, or a setting that llama.cpp would compute otherwise.
     """
     path = checkpoint.folder / "config.json"
     architecture = (checkpoint.config.get("architectures") or ["(none named)"])[0]
-    if architecture not in SUPPORTED:
-        raise BadInput(f"{path}: the architecture {architecture} cannot be converted; known: {', '.join(SUPPORTED)}")
+    if architecture not in FAMILIES:
+        hint = "; of Gemma 3 only the text model (Gemma3ForCausalLM)" if architecture.startswith("Gemma3") else ""
+        raise BadInput(
+            f"{path}: the architecture {architecture} cannot be converted; known: {', '.join(FAMILIES)}{hint}"
+        )
 
     from transformers import AutoConfig
 
+    # Merging an adapter may have changed these two, so the checkpoint's word counts and not the file's.
+    merged = {key: checkpoint.config[key] for key in ("vocab_size", "tie_word_embeddings") if key in checkpoint.config}
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False, **merged)
     except Exception as error:  # the configuration's own checks raise whatever they like
         raise BadInput(f"{path}: transformers refuses it: {' '.join(str(error).split())}") from error
-    if config.hidden_act != "silu":
-        raise BadInput(f"{path}: hidden_act is {config.hidden_act}; llama.cpp's llama architecture knows only silu")
-    rope = config.rope_parameters
-    if rope["rope_type"] not in _ROPE_TYPES or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise BadInput(f"{path}: this rope scaling cannot be converted: {rope}; known types: {', '.join(_ROPE_TYPES)}")
+    family = FAMILIES[architecture]
+    if reason := next(_refusals(family, config), None):
+        raise BadInput(f"{path}: {reason}; so the GGUF would be another model, and is not made")
     return config
+
+
+def gguf_architecture(config: Any) -> str:
+    """GGUF's name of the architecture, such as `llama`."""
+    return _family(config).gguf
+
+
+def has_tabulated_activation(config: Any) -> bool:
+    """Whether llama.cpp looks the activation up in a table of 16-bit numbers (GELU), whatever the type of the file."""
+    return _family(config).activation.startswith("gelu")
+
+
+def notes(config: Any) -> list[str]:
+    """Sentences on what the GGUF cannot do that the checkpoint can."""
+    window = _family(config).window(config)
+    if window is None or window >= config.max_position_embeddings:
+        return []
+    return [
+        f"The model has a sliding window of {window} tokens, which llama.cpp does not have for it; predictions agree "
+        f"up to there, so the GGUF's context length is {window} tokens instead of {config.max_position_embeddings}."
+    ]
 
 
 def plan_tensors(config: Any, checkpoint: Checkpoint) -> list[TensorPlan]:
@@ -69,10 +114,12 @@ def plan_tensors(config: Any, checkpoint: Checkpoint) -> list[TensorPlan]:
     """
     import gguf
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    permuted = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    family = _family(config)
+    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.gguf)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    permuted = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads} if family.permuted else {}
     plans = []
-    for source, shape in _expected_shapes(config):
+    for source, shape in _expected_shapes(family, config):
         stored = checkpoint.tensors.get(source)
         if stored is None:
             raise BadInput(f"{checkpoint.folder} has no tensor {source}, which its config.json calls for")
@@ -82,60 +129,36 @@ def plan_tensors(config: Any, checkpoint: Checkpoint) -> list[TensorPlan]:
                 f"but config.json says {list(shape)}"
             )
         target = names.get_name(source, try_suffixes=(".weight", ".bias"))
-        plans.append(TensorPlan(source, target, shape, permuted.get(source.split(".")[-2])))
+        offset = family.norm_offset if source.endswith("norm.weight") else 0.0
+        plans.append(TensorPlan(source, target, shape, permuted.get(source.split(".")[-2]), offset))
     # With tied heads transformers never reads lm_head, so a copy of it in the file means nothing.
     ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
     unknown = set(checkpoint.tensors) - {plan.source for plan in plans} - ignored
     if unknown := sorted(name for name in unknown if not name.endswith(_COMPUTED)):
         raise BadInput(
-            f"{checkpoint.tensors[unknown[0]].file}: the tensor {unknown[0]} is not part of a Llama model, "
-            "and leaving it out would change the model"
+            f"{checkpoint.tensors[unknown[0]].file}: the tensor {unknown[0]} is not part of a "
+            f"{config.architectures[0]} as config.json describes it, and leaving it out would change the model"
         )
     return plans
 
 
 def add_hyperparameters(writer: "gguf.GGUFWriter", config: Any) -> None:
     """Write the shape of the network, its norms and its rope into the metadata."""
-    import gguf
-
-    writer.add_context_length(config.max_position_embeddings)
+    family = _family(config)
+    window = family.window(config) or config.max_position_embeddings
+    writer.add_context_length(min(window, config.max_position_embeddings))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if config.rope_parameters["rope_type"] == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
-
-
-def rope_factors(config: Any) -> "torch.Tensor | None":
-    """The divisors of the rope frequencies under llama3 scaling, float32 of shape (head_dim / 2,); None without it.
-
-    llama.cpp reads them from the tensor `rope_freqs.weight`. The method is Llama 3.1's: wavelengths that fit into the
-    original context often enough stay, those that do not are stretched by `factor`, those between are interpolated.
-    """
-    rope = config.rope_parameters
-    if rope["rope_type"] != "llama3":
-        return None
-
-    import torch
-
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    frequencies = 1.0 / rope["rope_theta"] ** exponents
-    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
-    factors = []
-    for frequency in frequencies.tolist():
-        fits = rope["original_max_position_embeddings"] * frequency / (2 * math.pi)
-        smooth = min(max((fits - low) / (high - low), 0.0), 1.0)
-        factors.append(1 / ((1 - smooth) / factor + smooth))
-    return torch.tensor(factors, dtype=torch.float32)
+    add_rope(writer, config)
+    for method, value in family.own_metadata(config):
+        getattr(writer, method)(value)
 
 
 def permute(weights: "torch.Tensor", heads: int) -> "torch.Tensor":
@@ -147,27 +170,41 @@ def permute(weights: "torch.Tensor", heads: int) -> "torch.Tensor":
     return weights.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(weights.shape)
 
 
-def _expected_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _family(config: Any) -> Family:
+    return FAMILIES[config.architectures[0]]
+
+
+def _refusals(family: Family, config: Any) -> Iterator[str]:
+    activation = getattr(config, family.activation_setting)
+    if activation != family.activation:
+        yield f"the activation is {activation}, and llama.cpp's {family.gguf} knows only {family.activation}"
+    yield from rope_refusals(family, config)
+    for matrix in (*ATTENTION, *MLP):
+        if family.has_bias(config, matrix) and matrix not in family.biases:
+            yield f"{matrix} has a bias, and llama.cpp's {family.gguf} has none there"
+    if not (config.tie_word_embeddings or family.may_untie):
+        yield f"the head is not tied to the embedding, and llama.cpp's {family.gguf} has no head of its own"
+    yield from family.refusals(config)
+
+
+def _expected_shapes(family: Family, config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, inner = config.hidden_size, config.intermediate_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    matrices = {
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
+    queries = config.num_attention_heads * head_dim(config)
+    keys = config.num_key_value_heads * head_dim(config)
+    attention = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries))
+    mlp = ((inner, hidden), (inner, hidden), (hidden, inner))
+    matrices = {**dict(zip(ATTENTION, attention, strict=True)), **dict(zip(MLP, mlp, strict=True))}
     yield "model.embed_tokens.weight", (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
         prefix = f"model.layers.{layer}"
-        yield f"{prefix}.input_layernorm.weight", (hidden,)
-        yield f"{prefix}.post_attention_layernorm.weight", (hidden,)
+        for name in family.norms:
+            yield f"{prefix}.{name}.weight", (hidden,)
+        if family.head_norms:
+            for name in ("q_norm", "k_norm"):
+                yield f"{prefix}.self_attn.{name}.weight", (head_dim(config),)
         for name, shape in matrices.items():
             yield f"{prefix}.{name}.weight", shape
-            if config.attention_bias if name.startswith("self_attn") else config.mlp_bias:
+            if family.has_bias(config, name):
                 yield f"{prefix}.{name}.bias", shape[:1]
     yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:

@@ -74,11 +74,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         hint = "a checkpoint is a folder" if folder.exists() else "no such folder; download the checkpoint first"
         raise BadInput(f"{folder}: {hint} (config.json, *.safetensors, tokenizer.json)")
     if (folder / "adapter_config.json").is_file():
-        raise BadInput(f"{folder} is a PEFT adapter, not a model; merge it into its base and convert the result")
+        raise BadInput(f"{folder} is a PEFT adapter, not a model; name a whole model")
     config = read_json(folder / "config.json")
     if config.get("quantization_config"):
-        raise BadInput(f"{folder}/config.json: the weights are already quantized; convert the unquantized checkpoint")
-    return Checkpoint(folder, config, _stored_tensors(folder))
+        raise BadInput(
+            f"{folder}/config.json: the weights are already quantized; convert the unquantized checkpoint (for an "
+            "adapter that was trained on a quantized base, name the unquantized one with --base)"
+        )
+    return Checkpoint(folder, config, _all_tensors(folder))
 
 
 def own_dtype(checkpoint: Checkpoint) -> str:
@@ -104,11 +107,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+def _all_tensors(folder: Path) -> dict[str, StoredTensor]:
     if (folder / _INDEX).is_file():
         return _sharded(folder)
     if (folder / _SINGLE).is_file():
-        return _headers(folder / _SINGLE)
+        return stored_tensors(folder / _SINGLE)
     if any(path for pattern in _PICKLES for path in folder.glob(pattern)):
         raise BadInput(
             f"{folder} has only pickled weights, which can run code when they are opened; load the model where you "
@@ -127,14 +130,19 @@ def _sharded(folder: Path) -> dict[str, StoredTensor]:
         raise BadInput(f"{folder / _INDEX} names {foreign[0]}, which is not a file of this folder")
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise BadInput(f"{folder / _INDEX} names {missing[0]}, which is missing; copy it into the checkpoint")
-    stored = {name: tensor for file in files for name, tensor in _headers(folder / file).items()}
+    stored = {name: tensor for file in files for name, tensor in stored_tensors(folder / file).items()}
     for name, file in weight_map.items():
         if name not in stored or stored[name].file.name != file:
             raise BadInput(f"{folder / file} lacks the tensor {name} that {_INDEX} promises; copy the checkpoint again")
     return {name: stored[name] for name in weight_map}
 
 
-def _headers(file: Path) -> dict[str, StoredTensor]:
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file by their names, from its header.
+
+    Raises:
+        BadInput: the file is damaged, or holds tensors that are no floating-point numbers of 16 or 32 bits.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -28,7 +28,7 @@ TEXTS = (
     "$$\\frac{\\partial f}{\\partial x} = \\lim_{h \\to 0} \\frac{f(x+h)-f(x)}{h}$$ \\alpha_1^{2n}",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ----------------------------------- ................ !!!!!!!! ========",
     "user@example.com C:\\Users\\koala\\file.txt /usr/lib/x86_64-linux-gnu #hashtag @mention snake_case camelCase",
-    "BEGINNING OF CONVERSATION: USER: hello GPT: hi\u2581there \u2581 \u2581\u2581x Ġx Ċ <0x0A> <0x41>",
+    "BEGINNING OF CONVERSATION: USER: hello GPT: hi\u2581there \u2581 \u2581x Ġx Ċ <0x0A> <0x41>",
 )
 """Plain texts. They are in Unicode's NFC, since some tokenizers normalize to it and llama.cpp does not."""
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from datasets_cfg.errors import BadInput
 
+AUTO = "auto"
+"""Stands for the best type that fits into the RAM that the user names."""
+
 UNQUANTIZED = ("F32", "BF16", "F16")
 """Types that keep every weight as a floating-point number."""
 
@@ -16,11 +19,13 @@ _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a GGUF may be from transformers in float32, over all positions that are compared.
+    """How far a GGUF may be from its reference, over all positions that are compared.
+
+    An unquantized file is held to transformers in float32, a quantized one to the unquantized file.
 
     Attributes:
         kld: mean Kullback-Leibler divergence of the next-token distributions, in nats.
-        tie: another first choice than transformers' is accepted where transformers prefers its own by no more than
+        tie: another first choice than the reference's is accepted where the reference prefers its own by no more than
             this many standard deviations of the logits at that position; None where any choice is accepted.
         largest: largest difference of two logits, relative to the largest logit; None where any is accepted.
     """
@@ -37,6 +42,9 @@ _FLOAT_LIMITS = {
     "F16": Limits(kld=5e-4, tie=0.05),
     "BF16": Limits(kld=5e-3, tie=0.25),
 }
+TABULATED = Limits(kld=1e-4, tie=0.05, largest=1e-2)
+"""Of an unquantized file of any type where llama.cpp's activation comes from a table of 16-bit numbers."""
+
 _LIMITS_BY_BITS = {
     8: Limits(kld=0.02),
     6: Limits(kld=0.05),
@@ -60,15 +68,22 @@ def known_types() -> dict[str, int]:
 def chosen_types(names: Iterable[str]) -> list[str]:
     """Usual names of the types that the user named, in the user's order, each once; upper and lower case are one.
 
+    `AUTO` stays as it is.
+
     Raises:
         BadInput: llama.cpp's quantizer has no such type.
     """
     known = known_types()
     chosen = []
     for name in names:
+        if name.lower() == AUTO:
+            chosen.append(AUTO)
+            continue
         usual = _ALIASES.get(name.upper(), name.upper())
         if usual not in known:
-            raise BadInput(f"--quantize {name}: there is no such type; the types are {', '.join(sorted(known))}")
+            raise BadInput(
+                f"--quantize {name}: there is no such type; the types are {AUTO}, {', '.join(sorted(known))}"
+            )
         chosen.append(usual)
     return list(dict.fromkeys(chosen))
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from datasets_cfg.errors import BadInput
@@ -19,13 +19,15 @@ class Provenance:
     """What the checkpoint's model card and koala.json say; empty where they say nothing.
 
     Attributes:
-        license: the card's licence, usually an SPDX identifier.
-        base_models, datasets: hub ids, titles or folders, as they were written down.
+        license: the card's licence, usually an SPDX identifier; of an unusual licence its `license_name`.
+        license_link: where the text of an unusual licence is.
+        base_models, datasets: hub ids or titles; of folders only the last part, since a path is nobody's business.
         languages: ISO 639 codes.
         koala: the plain values of koala.json (recipe, mixture, seed, commit, …) by their dotted path.
     """
 
     license: str | None = None
+    license_link: str | None = None
     base_models: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
@@ -41,10 +43,13 @@ def read_provenance(folder: Path) -> Provenance:
     card = _front_matter(folder / "README.md")
     koala = read_json(folder / "koala.json") if (folder / "koala.json").is_file() else {}
     told = {**koala, **card}
+    license = next(iter(_strings(told.get("license"))), None)
+    named = next(iter(_strings(told.get("license_name"))), None)
     return Provenance(
-        license=next(iter(_strings(told.get("license"))), None),
-        base_models=_strings(told.get("base_model")),
-        datasets=_strings(told.get("datasets")),
+        license=named if license == "other" and named else license,
+        license_link=next(iter(_strings(told.get("license_link"))), None),
+        base_models=[without_folders(name) for name in _strings(told.get("base_model"))],
+        datasets=[without_folders(name) for name in _strings(told.get("datasets"))],
         languages=_strings(told.get("language")),
         koala=dict(_flatten(koala)),
     )
@@ -54,6 +59,8 @@ def add_provenance(writer: "gguf.GGUFWriter", provenance: Provenance) -> None:
     """Write it into the metadata: GGUF's general keys, and koala.json under `koala.`."""
     if provenance.license:
         writer.add_license(provenance.license)
+    if provenance.license_link:
+        writer.add_license_link(provenance.license_link)
     if provenance.base_models:
         writer.add_base_model_count(len(provenance.base_models))
         for number, name in enumerate(provenance.base_models):
@@ -92,6 +99,12 @@ def _strings(value: Any) -> list[str]:
     # A dataset may be a record with a name, and YAML reads the language code `no` as false.
     named = [item.get("name") if isinstance(item, dict) else item for item in values]
     return ["no" if item is False else str(item) for item in named if item is not None]
+
+
+def without_folders(name: str) -> str:
+    """A hub id or a title as it is, of a path only its end."""
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
+    return PureWindowsPath(name).name if is_path and "://" not in name else name
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = ""):

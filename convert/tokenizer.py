@@ -13,20 +13,29 @@ from typing import TYPE_CHECKING, Any
 from datasets_cfg.errors import BadInput
 
 from .checkpoint import Checkpoint, read_json
+from .pre_tokenizer import SPACE, byte_level_name, differing_part, has_space_prefix
 
 if TYPE_CHECKING:
     import gguf
 
-# What llama.cpp calls the pre-tokenizers whose regular expressions these are.
-_PRE_TOKENIZERS = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt-2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+": "llama-bpe",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+": "qwen2",
-}
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-_SPACE = "\u2581"
+
+# Tokens that end an answer in llama.cpp by their text alone.
+_ENDS_BY_TEXT = (
+    *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<end_of_turn>", "<eos>", "</s>"),
+)
+
+# llama.cpp makes tokens of these texts control tokens, which no text can become, unless the metadata names them. Qwen's
+# are not.
+_FILL_IN = {
+    "<|fim_prefix|>": "fim_pre",
+    "<|fim_suffix|>": "fim_suf",
+    "<|fim_middle|>": "fim_mid",
+    "<|fim_pad|>": "fim_pad",
+    "<|repo_name|>": "fim_rep",
+    "<|file_sep|>": "fim_sep",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class TokenizerFields:
         merges: `gpt2` only: the pairs in order of rank, `left right`.
         scores: `llama` only: one for each token, higher joins earlier.
         add_space_prefix: `llama` only: whether a text starts with a space of its own.
-        special_ids: role (`bos`, `eos`, `eot`, `eom`, `unk`, `pad`) → id.
+        special_ids: role (`bos`, `eos`, `eot`, `eom`, `unk`, `pad`, `fim_pre` …) → id.
         add_bos, add_eos: what the tokenizer does to a plain text.
     """
 
@@ -72,13 +81,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     except Exception as error:  # the libraries below raise whatever they like
         raise BadInput(f"{path}: transformers cannot load it: {' '.join(str(error).split())}") from error
     loaded = _structure(tokenizer)
-    for part in ("normalizer", "pre_tokenizer"):
-        if loaded[part] != stored.get(part):
-            raise BadInput(
-                f"{path}: transformers ignores its {part} ({stored.get(part)}) and uses {loaded[part]}, so the ids "
-                'would differ; set "tokenizer_class": "TokenizersBackend" in tokenizer_config.json if the model was '
-                "trained with the tokenizer.json"
-            )
+    if part := differing_part(loaded, stored):
+        raise BadInput(
+            f"{path}: transformers ignores its {part} ({stored.get(part)}) and uses {loaded[part]}, so the ids "
+            'would differ; set "tokenizer_class": "TokenizersBackend" in tokenizer_config.json if the model was '
+            "trained with the tokenizer.json"
+        )
     return tokenizer
 
 
@@ -99,10 +107,16 @@ def tokenizer_fields(tokenizer: Any, rows: int, stop_ids: list[int], folder: Pat
     where = folder / "tokenizer.json"
     if model.get("type") != "BPE":
         raise BadInput(f"{where}: a {model.get('type')} tokenizer cannot be converted; BPE can")
-    tokens, types = _tokens_and_types(tokenizer, structure, rows, folder)
     sentencepiece = bool(model["byte_fallback"])
-    recognise = _recognise_sentencepiece if sentencepiece else _recognise_byte_level
-    pre, add_space_prefix = recognise(structure, where)
+    if sentencepiece:
+        missing = [byte for byte in _BYTES if byte not in model["vocab"]]
+        if missing:
+            raise BadInput(f"{where}: byte_fallback without the token {missing[0]}; llama.cpp needs all 256 bytes")
+        pre, prefix = "default", has_space_prefix(structure, where)
+    else:
+        pre, prefix = byte_level_name(structure, where), False
+    vocabulary = _vocabulary(tokenizer, rows, folder)
+    tokens, types = _tokens_and_types(vocabulary, structure, prefix, where)
     plain = tokenizer("a").input_ids
     return TokenizerFields(
         model="llama" if sentencepiece else "gpt2",
@@ -110,8 +124,8 @@ def tokenizer_fields(tokenizer: Any, rows: int, stop_ids: list[int], folder: Pat
         tokens=tokens,
         types=types,
         merges=None if sentencepiece else [" ".join(_pair(merge)) for merge in model["merges"]],
-        scores=_scores(tokens, model["merges"]) if sentencepiece else None,
-        add_space_prefix=add_space_prefix,
+        scores=_scores(vocabulary, model["merges"]) if sentencepiece else None,
+        add_space_prefix=prefix,
         special_ids=_special_ids(tokenizer, stop_ids, where),
         add_bos=tokenizer.bos_token_id is not None and plain[0] == tokenizer.bos_token_id,
         add_eos=tokenizer.eos_token_id is not None and plain[-1] == tokenizer.eos_token_id,
@@ -138,6 +152,8 @@ def stop_ids(checkpoint: Checkpoint) -> list[int]:
 
 def add_tokenizer(writer: "gguf.GGUFWriter", fields: TokenizerFields) -> None:
     """Write the tokenizer into the metadata."""
+    from gguf.constants import Keys
+
     writer.add_tokenizer_model(fields.model)
     writer.add_tokenizer_pre(fields.pre)
     writer.add_token_list(fields.tokens)
@@ -147,16 +163,8 @@ def add_tokenizer(writer: "gguf.GGUFWriter", fields: TokenizerFields) -> None:
     if fields.scores is not None:
         writer.add_token_scores(fields.scores)
         writer.add_add_space_prefix(fields.add_space_prefix)
-    add_id = {
-        "bos": writer.add_bos_token_id,
-        "eos": writer.add_eos_token_id,
-        "eot": writer.add_eot_token_id,
-        "eom": writer.add_eom_token_id,
-        "unk": writer.add_unk_token_id,
-        "pad": writer.add_pad_token_id,
-    }
     for role, token in fields.special_ids.items():
-        add_id[role](token)
+        writer.add_uint32(getattr(Keys.Tokenizer, f"{role.upper()}_ID"), token)
     writer.add_add_bos_token(fields.add_bos)
     writer.add_add_eos_token(fields.add_eos)
 
@@ -171,96 +179,101 @@ def _pair(merge: str | list[str]) -> list[str]:
     return merge.split(" ") if isinstance(merge, str) else merge
 
 
-def _tokens_and_types(tokenizer: Any, structure: dict, rows: int, folder: Path) -> tuple[list[str], list[int]]:
-    from gguf import TokenType
-
-    byte_tokens = frozenset(_BYTES if structure["model"]["byte_fallback"] else ())
-    added = {token["id"]: token for token in structure["added_tokens"]}
+def _vocabulary(tokenizer: Any, rows: int, folder: Path) -> list[str | None]:
+    """The token of each row of the embedding; None for rows that the tokenizer does not use."""
     by_id = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
     if max(by_id) >= rows:
         raise BadInput(
             f"{folder}: the tokenizer has ids up to {max(by_id)} ({by_id[max(by_id)]!r}) but the embedding only {rows} "
             "rows; resize the embedding (model.resize_token_embeddings) and train the new rows, or remove the token"
         )
-
-    def token_type(token_id: int) -> TokenType:
-        if token_id not in by_id:
-            return TokenType.UNUSED
-        if by_id[token_id] == structure["model"]["unk_token"]:
-            return TokenType.UNKNOWN
-        if token_id in added:
-            return TokenType.CONTROL if added[token_id]["special"] else TokenType.USER_DEFINED
-        return TokenType.BYTE if by_id[token_id] in byte_tokens else TokenType.NORMAL
-
-    tokens = [by_id.get(token_id, f"[PAD{token_id}]") for token_id in range(rows)]
-    return tokens, [int(token_type(token_id)) for token_id in range(rows)]
+    return [by_id.get(token_id) for token_id in range(rows)]
 
 
-def _recognise_byte_level(structure: dict, where: Path) -> tuple[str, bool]:
-    """llama.cpp's name of a byte-level pre-tokenizer; there is no space prefix."""
-    # NFC is let through: llama.cpp leaves it out, which changes ids only for text that is not in NFC.
-    if structure["normalizer"] not in (None, {"type": "NFC"}):
-        raise BadInput(f"{where}: llama.cpp does not know this normalizer: {structure['normalizer']}")
-    match structure["pre_tokenizer"]:
-        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
-            return "gpt-2", False
-        case {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
-            ],
-        } if pattern in _PRE_TOKENIZERS:
-            return _PRE_TOKENIZERS[pattern], False
-    raise BadInput(
-        f"{where}: this pre-tokenizer cannot be converted: {structure['pre_tokenizer']}; known are byte-level BPE with "
-        f"the regular expressions of {', '.join(_PRE_TOKENIZERS.values())}"
-    )
+def _tokens_and_types(
+    vocabulary: list[str | None], structure: dict, prefix: bool, where: Path
+) -> tuple[list[str], list[int]]:
+    """The text of each row as llama.cpp looks for it, and its type."""
+    from gguf import TokenType
+
+    model = structure["model"]
+    sentencepiece = bool(model["byte_fallback"])
+    byte_tokens = frozenset(_BYTES if sentencepiece else ())
+    added = {token["id"]: token for token in structure["added_tokens"]}
+    taken = frozenset(vocabulary)
+    merged = {"".join(_pair(merge)) for merge in model["merges"]} if sentencepiece else frozenset()
+
+    def entry(token_id: int, token: str | None) -> tuple[str, TokenType]:
+        if token is None:
+            return _unused_name(token_id, taken), TokenType.UNUSED
+        if token == model["unk_token"]:
+            return token, TokenType.UNKNOWN
+        if token_id not in added:
+            return token, TokenType.BYTE if token in byte_tokens else TokenType.NORMAL
+        if added[token_id]["special"]:
+            return token, TokenType.CONTROL
+        if added[token_id]["single_word"]:
+            raise BadInput(
+                f"{where}: the added token {token!r} counts only as a whole word (single_word), which llama.cpp does "
+                "not know; set it to false and train with that"
+            )
+        if sentencepiece and token.strip(SPACE) == "" and token in merged:
+            # Gemma's runs of spaces, which its merges make too. Only of ordinary tokens does llama.cpp show the spaces.
+            return token, TokenType.NORMAL
+        if sentencepiece and added[token_id]["normalized"]:
+            if prefix:
+                raise BadInput(
+                    f"{where}: the added token {token!r} is found only after a space, since the tokenizer puts one "
+                    'before the text that it looks for ("normalized": true), and llama.cpp does not; set it to false '
+                    "and train with that"
+                )
+            # llama.cpp looks for it before spaces are replaced, transformers after it.
+            return token.replace(SPACE, " "), TokenType.USER_DEFINED
+        return token, TokenType.USER_DEFINED
+
+    entries = [entry(token_id, token) for token_id, token in enumerate(vocabulary)]
+    return [text for text, _ in entries], [int(token_type) for _, token_type in entries]
 
 
-def _recognise_sentencepiece(structure: dict, where: Path) -> tuple[str, bool]:
-    """llama.cpp's name of the pre-tokenizer, and whether a text starts with a space of its own."""
-    pre_tokenizer, normalizer = structure["pre_tokenizer"], structure["normalizer"]
-    if pre_tokenizer and pre_tokenizer.get("type") == "Metaspace":
-        raise BadInput(
-            f"{where}: a Metaspace pre-tokenizer (prepend_scheme {pre_tokenizer.get('prepend_scheme')!r}) where "
-            "SentencePiece and llama.cpp have none. transformers 5 builds this from a folder with only a "
-            "tokenizer.model, and its ids differ from the base model's for whitespace runs and after special tokens; "
-            "train and convert with the publisher's tokenizer.json (Prepend and Replace normalizers)"
-        )
-    missing = [byte for byte in _BYTES if byte not in structure["model"]["vocab"]]
-    if missing:
-        raise BadInput(f"{where}: byte_fallback without the token {missing[0]}; llama.cpp needs all 256 bytes")
-    steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    if pre_tokenizer is None and steps == [{"type": "Prepend", "prepend": _SPACE}, replace]:
-        return "default", True
-    if pre_tokenizer is None and steps == [replace]:
-        return "default", False
-    raise BadInput(
-        f"{where}: llama.cpp does not know this SentencePiece-style tokenizer: normalizer {normalizer}, "
-        f"pre-tokenizer {pre_tokenizer}"
-    )
+def _unused_name(token_id: int, taken: frozenset[str | None]) -> str:
+    """A name that no token has; llama.cpp ends the process where two tokens share one."""
+    name = f"[PAD{token_id}]"
+    while name in taken:
+        name = f"[{name}]"
+    return name
 
 
-def _scores(tokens: list[str], merges: list) -> list[float]:
+def _scores(vocabulary: list[str | None], merges: list) -> list[float]:
     """A score for each token such that the highest score first is the lowest rank of a merge first."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
         ranks.setdefault("".join(_pair(merge)), rank)
     # No merge makes the others, so they must not win against any that one makes.
-    return [float(-ranks.get(token, len(merges))) for token in tokens]
+    return [float(-ranks.get(token, len(merges))) for token in vocabulary]
 
 
 def _special_ids(tokenizer: Any, stop_ids: list[int], where: Path) -> dict[str, int]:
+    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else next(iter(stop_ids), None)
+    if eos is None:
+        raise BadInput(
+            f"{where}: no token ends an answer, and llama.cpp would take one by its number; name the eos_token in "
+            "tokenizer_config.json or the eos_token_id in generation_config.json"
+        )
+    others = [token_id for token_id in stop_ids if token_id != eos]
+    if len(others) > 2:
+        others = [token_id for token_id in others if tokenizer.convert_ids_to_tokens(token_id) not in _ENDS_BY_TEXT]
+    if len(others) > 2:
+        raise BadInput(
+            f"{where}: the generation config has the stop ids {stop_ids}; a GGUF holds three beside those that "
+            "llama.cpp knows by their text"
+        )
+    vocabulary = tokenizer.get_vocab()
     named = {
         "bos": tokenizer.bos_token_id,
-        "eos": tokenizer.eos_token_id,
+        "eos": eos,
         "unk": tokenizer.unk_token_id,
         "pad": tokenizer.pad_token_id,
+        **dict(zip(("eot", "eom"), others, strict=False)),
+        **{role: vocabulary.get(token) for token, role in _FILL_IN.items()},
     }
-    others = [token_id for token_id in stop_ids if token_id != tokenizer.eos_token_id]
-    if len(others) > 2:
-        raise BadInput(f"{where}: the generation config has the stop ids {stop_ids}; a GGUF holds three at most")
-    named.update(zip(("eot", "eom"), others, strict=False))
     return {role: token_id for role, token_id in named.items() if token_id is not None}

@@ -1,106 +1,192 @@
-"""Hold a GGUF in llama.cpp to the checkpoint in transformers: the same ids, and logits as close as its type allows."""
+"""Hold GGUFs in llama.cpp to what they are made of: the checkpoint in transformers, or the unquantized file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from datasets_cfg.prompt import Piece
+
+from .checkpoint import Checkpoint
 from .child import ChildFailed, run_child
-from .file_types import UNQUANTIZED, Limits, limits
-from .reference import Reference, Sample
-from .verdict import Agreement, VerificationFailed
+from .corpus import TEXTS
+from .divergence import Divergence, measure
+from .file_types import UNQUANTIZED, Limits
+from .passages import Passage
+from .reference import Sample, reference_logits
+from .verdict import Speed, VerificationFailed
 
-_CHUNK = 2_000_000
-"""Logits that are compared at once, in float64 and several times over."""
+if TYPE_CHECKING:
+    import numpy as np
+
+CONTINUATION = 24
+"""Tokens that the model continues each prompt with."""
 
 
-def verify(
-    gguf: Path,
-    file_type: str,
-    reference: Reference,
-    tokenizer: Any,
-    *,
-    threads: int,
-    advance: Callable[[int], None],
-) -> Agreement:
-    """Compare `gguf` with `reference`.
+@dataclass(frozen=True)
+class Question:
+    """What every file of a conversion is asked.
 
-    Args:
-        gguf: the file; scratch files are written beside it and removed.
-        file_type: its type, which decides on the limits.
-        reference: transformers' side.
+    Attributes:
+        samples: texts and rendered conversations with the ids that they must have.
+        stop_ids: ids that must end an answer.
+        chat_template: what the file must hold.
         tokenizer: transformers' tokenizer, to show ids as tokens.
-        threads: CPU threads.
-        advance: called with 1 after each sequence.
+    """
+
+    samples: list[Sample]
+    stop_ids: list[int]
+    chat_template: str | None
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a file said.
+
+    Attributes:
+        logits: float32 of shape (positions of all passages, vocabulary), mapped from disk.
+        continued: the prompts with the file's own greedy continuations.
+        speed: as measured.
+    """
+
+    logits: "np.ndarray"
+    continued: list[list[int]]
+    speed: Speed
+
+
+def prove_tokenizer(gguf: Path, question: Question, *, threads: int) -> None:
+    """Hold the tokenizer, the end tokens and the template of a GGUF to the question; no weights are needed.
 
     Raises:
-        VerificationFailed: the file is not the same model, or llama.cpp cannot run it.
+        VerificationFailed: as `ask`.
     """
-    question, logits = gguf.with_suffix(".question.json"), gguf.with_suffix(".logits")
-    answers: dict[str, Any] = {}
-
-    def on_report(report: dict) -> None:
-        if "sequence" in report:
-            advance(1)
-        else:
-            answers.update(report)
-
-    try:
-        question.write_text(
-            json.dumps(
-                {
-                    "texts": [
-                        [{"text": piece.text, "control": piece.control} for piece in sample.pieces]
-                        for sample in reference.samples
-                    ],
-                    "sequences": reference.sequences,
-                    "stop_ids": reference.stop_ids,
-                }
-            ),
-            encoding="utf-8",
-        )
-        request = {"gguf": str(gguf), "question": str(question), "logits": str(logits), "threads": threads}
-        try:
-            run_child("convert.probe", request, on_report)
-        except ChildFailed as failure:
-            raise VerificationFailed(f"{file_type}: llama.cpp cannot run the file: {failure}") from failure
-        _check_answers(file_type, reference, answers, tokenizer)
-        agreement = compare_logits(
-            reference.logits, logits, vocabulary=answers["vocabulary"], texts=len(reference.samples)
-        )
-    finally:
-        question.unlink(missing_ok=True)
-        logits.unlink(missing_ok=True)
-    _check_agreement(file_type, agreement, limits(file_type))
-    return agreement
+    _run(gguf, "tokenizer", question, prompts=[], passages=[], threads=threads, advance=lambda amount: None)
 
 
-def compare_logits(reference: Path, candidate: Path, *, vocabulary: int, texts: int) -> Agreement:
-    """Compare two files of raw float32 logits, each of shape (positions, vocabulary).
+def ask(
+    gguf: Path,
+    file_type: str,
+    question: Question,
+    *,
+    prompts: Sequence[list[int]] = (),
+    passages: Sequence[Passage],
+    adapter: Path | None = None,
+    threads: int,
+    advance: Callable[[int], None],
+) -> Answer:
+    """Load the file in llama.cpp, hold its tokenizer to transformers', and get its logits.
 
-    A logit that is not a number makes the divergence infinite.
+    Args:
+        gguf: the file; the logits are written beside it, under its name with the suffix `.logits`.
+        file_type: its type, for messages.
+        question: what the file is held to.
+        prompts: token ids that are continued greedily by `CONTINUATION` tokens; their logits come first.
+        passages: more to get the logits of.
+        adapter: an adapter file that is loaded beside it.
+        threads: CPU threads.
+        advance: called with 1 after each prompt and passage.
+
+    Raises:
+        VerificationFailed: another id, an end token that does not end, another template; or llama.cpp cannot run it.
     """
     import numpy as np
 
-    expected, actual = (
-        np.memmap(path, dtype=np.float32, mode="r").reshape(-1, vocabulary) for path in (reference, candidate)
+    said = _run(
+        gguf,
+        file_type,
+        question,
+        prompts=prompts,
+        passages=passages,
+        adapter=adapter,
+        threads=threads,
+        advance=advance,
     )
-    positions, chunk = len(expected), max(_CHUNK // vocabulary, 1)
-    divergence, agreed, lost, difference, largest = 0.0, 0, 0.0, 0.0, 0.0
-    for start in range(0, positions, chunk):
-        p = np.asarray(expected[start : start + chunk], dtype=np.float64)
-        q = np.asarray(actual[start : start + chunk], dtype=np.float64)
-        if not np.isfinite(q).all():
-            return Agreement(texts, positions, top1=0.0, lost=float("inf"), kld=float("inf"), largest=float("inf"))
-        rows = np.arange(len(p))
-        first, other = p.argmax(axis=1), q.argmax(axis=1)
-        agreed += int((first == other).sum())
-        lost = max(lost, float(((p[rows, first] - p[rows, other]) / p.std(axis=1)).max()))
-        difference = max(difference, float(np.abs(p - q).max()))
-        largest = max(largest, float(np.abs(p).max()))
-        log_p, log_q = _log_softmax(p), _log_softmax(q)
-        divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
-    return Agreement(texts, positions, agreed / positions, lost, max(divergence / positions, 0.0), difference / largest)
+    logits = np.memmap(gguf.with_suffix(".logits"), dtype=np.float32, mode="r").reshape(-1, said["vocabulary"])
+    return Answer(logits, said["continued"], Speed(**said["speed"]))
+
+
+def against_transformers(
+    checkpoint: Checkpoint,
+    config: Any,
+    answer: Answer,
+    prompts: Sequence[list[int]],
+    passages: Sequence[Passage],
+    *,
+    threads: int,
+    advance: Callable[[int], None],
+) -> tuple[Divergence, int]:
+    """Compare the unquantized file's logits with transformers'.
+
+    Args:
+        checkpoint: what the file was made of.
+        config: its configuration.
+        answer: the file's.
+        prompts: that it continued.
+        passages: the continued prompts, and what else was read, in the order of the logits.
+        threads: CPU threads.
+        advance: called with 1 after each passage.
+
+    Returns:
+        The divergence, and how many of the greedy continuations are exactly those that transformers would write.
+    """
+    import numpy as np
+
+    same = 0
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        nonlocal same
+        start, left = 0, list(passages)
+        beginnings = [len(prompt) for prompt in prompts]
+        for reference in reference_logits(checkpoint, config, passages, threads=threads, advance=advance):
+            end = start + len(reference)
+            at = 0
+            while at < len(reference):
+                passage = left.pop(0)
+                if beginnings:
+                    begin = beginnings.pop(0)
+                    choices = reference[at + begin - 1 : at + len(passage.ids) - 1].argmax(axis=1)
+                    same += choices.tolist() == passage.ids[begin:]
+                at += len(passage.positions)
+            yield reference, answer.logits[start:end], following(passages)[start:end]
+            start = end
+
+    return measure(parts()), same
+
+
+def following(passages: Sequence[Passage]) -> "np.ndarray":
+    """The token after each position of all passages, -1 where it is not held out; int64 of shape (positions,)."""
+    import numpy as np
+
+    return np.array(
+        [passage.ids[at + 1] if passage.held_out else -1 for passage in passages for at in passage.positions]
+    )
+
+
+def check(file_type: str, found: Divergence, allowed: Limits, *, reference: str) -> None:
+    """Raise `VerificationFailed` where a file is further from its `reference` than its type may be."""
+    advice = (
+        "the weights or the hyper-parameters are not the checkpoint's; please report this"
+        if file_type in UNQUANTIZED
+        else "choose a larger type, try --imatrix, or keep it all the same with --no-verify"
+    )
+    # Written so that a divergence that is not a number fails.
+    if not found.kld <= allowed.kld:
+        raise VerificationFailed(
+            f"{file_type}: its predictions are {found.kld:.2g} nats (mean KLD) from {reference}, the limit is "
+            f"{allowed.kld:g}; {advice}"
+        )
+    if allowed.largest is not None and not found.largest <= allowed.largest:
+        raise VerificationFailed(
+            f"{file_type}: one of its logits is {found.largest:.2g} of the largest logit away from {reference}, the "
+            f"limit is {allowed.largest:g}; {advice}"
+        )
+    if allowed.tie is not None and not found.lost <= allowed.tie:
+        raise VerificationFailed(
+            f"{file_type}: its first choice is once one that comes {found.lost:.2g} standard deviations below the "
+            f"first choice of {reference}, the limit is {allowed.tie:g}; {advice}"
+        )
 
 
 def first_difference(sample: Sample, actual: list[int], tokenizer: Any) -> str | None:
@@ -118,51 +204,76 @@ def first_difference(sample: Sample, actual: list[int], tokenizer: Any) -> str |
     )
 
 
+def _run(
+    gguf: Path,
+    file_type: str,
+    question: Question,
+    *,
+    prompts: Sequence[list[int]],
+    passages: Sequence[Passage],
+    adapter: Path | None = None,
+    threads: int,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Let `probe` work on the file, and return all that it reported."""
+    said: dict[str, Any] = {"continued": []}
+
+    def on_report(report: dict) -> None:
+        if "passages" in report:
+            advance(report["passages"])
+            return
+        if "ids" in report:
+            # At once, since the logits may take long; leaving by an exception ends the process that computes them.
+            _check_tokens(file_type, question, report)
+        said.update(report)
+
+    texts = [[{"text": piece.text, "control": piece.control} for piece in sample.pieces] for sample in question.samples]
+    content = {
+        "texts": texts,
+        "plain": TEXTS[0],
+        "stop_ids": question.stop_ids,
+        "prompts": list(prompts),
+        "continuation": CONTINUATION,
+        "passages": [{"ids": passage.ids, "positions": passage.positions} for passage in passages],
+    }
+    file = gguf.with_suffix(".question.json")
+    request = {
+        "gguf": str(gguf),
+        "adapter": str(adapter) if adapter else None,
+        "question": str(file),
+        "logits": str(gguf.with_suffix(".logits")),
+        "threads": threads,
+    }
+    try:
+        file.write_text(json.dumps(content), encoding="utf-8")
+        run_child("convert.probe", request, on_report)
+    except ChildFailed as failure:
+        raise VerificationFailed(f"{file_type}: llama.cpp cannot run the file: {failure}") from failure
+    finally:
+        file.unlink(missing_ok=True)
+    return said
+
+
 def _shown(ids: list[int], tokenizer: Any) -> str:
     tokens = tokenizer.convert_ids_to_tokens(ids)
     return " ".join(f"{token_id} {token!r}" for token_id, token in zip(ids, tokens, strict=True)) or "(nothing)"
 
 
-def _check_answers(file_type: str, reference: Reference, answers: dict[str, Any], tokenizer: Any) -> None:
-    for sample, actual in zip(reference.samples, answers["ids"], strict=True):
-        if difference := first_difference(sample, actual, tokenizer):
+def _check_tokens(file_type: str, question: Question, answers: dict[str, Any]) -> None:
+    for sample, actual in zip(question.samples, answers["ids"], strict=True):
+        if difference := first_difference(sample, actual, question.tokenizer):
             raise VerificationFailed(
                 f"{file_type}: llama.cpp tokenizes otherwise than transformers, so the model would read other tokens "
                 f"than it was trained on; {difference}"
             )
+    plain = Sample([Piece(TEXTS[0], control=False)], question.tokenizer(TEXTS[0]).input_ids)
+    if difference := first_difference(plain, answers["automatic"], question.tokenizer):
+        raise VerificationFailed(
+            f"{file_type}: llama.cpp adds other tokens to a text by itself (beginning or end of sequence) than "
+            f"transformers; {difference}"
+        )
     if answers["endless"]:
-        tokens = tokenizer.convert_ids_to_tokens(answers["endless"])
+        tokens = question.tokenizer.convert_ids_to_tokens(answers["endless"])
         raise VerificationFailed(f"{file_type}: answers would not stop at {', '.join(map(repr, tokens))}")
-    if answers["chat_template"] != reference.chat_template:
+    if answers["chat_template"] != question.chat_template:
         raise VerificationFailed(f"{file_type}: the chat template in the file is not the checkpoint's")
-
-
-def _check_agreement(file_type: str, agreement: Agreement, allowed: Limits) -> None:
-    advice = (
-        "the weights or the hyper-parameters are not the checkpoint's; please report this"
-        if file_type in UNQUANTIZED
-        else "choose a larger type, or keep it all the same with --no-verify"
-    )
-    # Written so that a divergence that is not a number fails.
-    if not agreement.kld <= allowed.kld:
-        raise VerificationFailed(
-            f"{file_type}: llama.cpp's predictions are {agreement.kld:.2g} nats (mean KLD) from transformers', the "
-            f"limit is {allowed.kld:g}; {advice}"
-        )
-    if allowed.largest is not None and not agreement.largest <= allowed.largest:
-        raise VerificationFailed(
-            f"{file_type}: a logit of llama.cpp's is {agreement.largest:.2g} of the largest logit away from "
-            f"transformers', the limit is {allowed.largest:g}; {advice}"
-        )
-    if allowed.tie is not None and not agreement.lost <= allowed.tie:
-        raise VerificationFailed(
-            f"{file_type}: llama.cpp's first choice is one that transformers puts {agreement.lost:.2g} standard "
-            f"deviations below its own, the limit is {allowed.tie:g}; {advice}"
-        )
-
-
-def _log_softmax(logits: Any) -> Any:
-    import numpy as np
-
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

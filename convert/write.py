@@ -1,17 +1,25 @@
 """Write a checkpoint as an unquantized GGUF, one tensor in memory at a time."""
 
+import math
+import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .architecture import TensorPlan, add_hyperparameters, permute, rope_factors
+from .architecture import TensorPlan, add_hyperparameters, gguf_architecture, rope_factors
 from .checkpoint import Checkpoint
 from .metadata import Provenance, add_provenance
 from .tokenizer import TokenizerFields, add_tokenizer
+from .weights_digest import digest_line, tensor_digest, weights_digest
 
 if TYPE_CHECKING:
+    import gguf
     import numpy as np
     import torch
+
+WEIGHTS_SHA256 = "koala.weights_sha256"
+"""The key of the digest of the checkpoint's weights, as `weights_digest` defines it."""
 
 
 def write_gguf(
@@ -27,8 +35,8 @@ def write_gguf(
     chat_template: str | None,
     verified: bool,
     advance: Callable[[int], None],
-) -> None:
-    """Write the GGUF at `path`.
+) -> str:
+    """Write the GGUF at `path`; return the digest of the checkpoint's weights, which goes into the metadata too.
 
     Args:
         path: the file.
@@ -47,9 +55,68 @@ def write_gguf(
         BadInput: a tensor holds NaN or infinity.
         OSError: the disk is full, say.
     """
+    # The digest is known when all tensors have been read, but stands before them: until then something as long does.
+    placeholder = secrets.token_hex(32)
+    writer = _writer(path, file_type, config, tokenizer, provenance, name, chat_template, verified)
+    writer.add_string(WEIGHTS_SHA256, placeholder)
+    factors = rope_factors(config)
+    if factors is not None:
+        add_tensor_info(writer, "rope_freqs.weight", tuple(factors.shape), "F32")
+    for plan in plans:
+        add_tensor_info(writer, plan.target, plan.shape, _stored_type(plan, file_type))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        header_bytes = writer.fout[0].tell()
+        writer.write_ti_data_to_file()
+        if factors is not None:
+            writer.write_tensor_data(as_array(factors, "F32"))
+        lines = []
+        with checkpoint.reader() as read, ThreadPoolExecutor(max_workers=1) as hasher:
+            for plan in plans:
+                weights = read(plan.source)
+                digest = hasher.submit(tensor_digest, weights)
+                array = as_array(plan.apply(weights), _stored_type(plan, file_type))
+                writer.write_tensor_data(array)
+                lines.append(_line(checkpoint, plan.source, digest.result()))
+                advance(array.nbytes)
+            # What the model has no use for (a copy of a tied head, say) is part of the checkpoint all the same.
+            for unused in set(checkpoint.tensors) - {plan.source for plan in plans}:
+                lines.append(_line(checkpoint, unused, tensor_digest(read(unused))))
+    finally:
+        writer.close()
+    sha256 = weights_digest(lines)
+    _replace(path, placeholder, sha256, within=header_bytes)
+    return sha256
+
+
+def write_vocabulary(
+    path: Path, config: Any, tokenizer: TokenizerFields, provenance: Provenance, *, name: str, chat_template: str | None
+) -> None:
+    """Write a GGUF without tensors at `path`, on which the tokenizer can be tried."""
+    writer = _writer(path, "F32", config, tokenizer, provenance, name, chat_template, verified=False)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _writer(
+    path: Path,
+    file_type: str,
+    config: Any,
+    tokenizer: TokenizerFields,
+    provenance: Provenance,
+    name: str,
+    chat_template: str | None,
+    verified: bool,
+) -> "gguf.GGUFWriter":
+    """A writer that has the metadata."""
     import gguf
 
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, gguf_architecture(config))
     writer.add_type("model")
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if file_type == 'F32' else 'MOSTLY'}_{file_type}"])
@@ -60,37 +127,27 @@ def write_gguf(
     add_tokenizer(writer, tokenizer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+    return writer
 
-    factors = rope_factors(config)
-    if factors is not None:
-        _add_tensor_info(writer, "rope_freqs.weight", tuple(factors.shape), "F32")
-    for plan in plans:
-        _add_tensor_info(writer, plan.target, plan.shape, _stored_type(plan, file_type))
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        if factors is not None:
-            writer.write_tensor_data(_as_array(factors, "F32"))
-        with checkpoint.reader() as read:
-            for plan in plans:
-                weights = read(plan.source)
-                if plan.permuted_heads:
-                    weights = permute(weights, plan.permuted_heads)
-                array = _as_array(weights, _stored_type(plan, file_type))
-                writer.write_tensor_data(array)
-                advance(array.nbytes)
-    finally:
-        writer.close()
+
+def _line(checkpoint: Checkpoint, name: str, digest: str) -> str:
+    stored = checkpoint.tensors[name]
+    return digest_line(name, stored.dtype, stored.shape, digest)
+
+
+def _replace(path: Path, old: str, new: str, *, within: int) -> None:
+    """Put a text in place of another of the same length, which stands once in the first bytes of a file."""
+    with path.open("r+b") as file:
+        file.seek(file.read(within).index(old.encode()))
+        file.write(new.encode())
 
 
 def _stored_type(plan: TensorPlan, file_type: str) -> str:
     return file_type if len(plan.shape) > 1 else "F32"
 
 
-def _add_tensor_info(writer: Any, name: str, shape: tuple[int, ...], stored_type: str) -> None:
-    import math
-
+def add_tensor_info(writer: Any, name: str, shape: tuple[int, ...], stored_type: str) -> None:
+    """Announce a tensor of type `F32`, `BF16` or `F16` to a `gguf.GGUFWriter`."""
     import gguf
     import numpy as np
 
@@ -101,7 +158,8 @@ def _add_tensor_info(writer: Any, name: str, shape: tuple[int, ...], stored_type
     )
 
 
-def _as_array(weights: "torch.Tensor", stored_type: str) -> "np.ndarray":
+def as_array(weights: "torch.Tensor", stored_type: str) -> "np.ndarray":
+    """The weights as type `F32`, `BF16` or `F16`, as an array with the shape of the tensor that was announced."""
     import torch
 
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored_type]

@@ -53,7 +53,7 @@ def damage(folder, how, edit_json):
         ("no weights", "neither model.safetensors nor"),
         ("pickle", "only pickled weights.*save_pretrained"),
         ("cut short", "damaged or cut short"),
-        ("adapter", "PEFT adapter.*merge it"),
+        ("adapter", "is a PEFT adapter"),
         ("quantized", "already quantized"),
         ("integers", "is I8; only F32, BF16, F16"),
         ("missing shard", "names model-00001-of-00002.safetensors, which is missing"),

@@ -1,0 +1,1 @@
+"""Weight diffs: a tuned model as its exact difference from its base."""

@@ -1,0 +1,49 @@
+"""A folder in which files are made, and from which they get their names only when all of them are right."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from datasets_cfg.errors import BadInput
+from datasets_cfg.files import check_free
+
+from .full_disk import full_disk_is_bad_input
+
+_NAME = ".convert.partial"
+
+
+@contextmanager
+def work_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty hidden folder in `out`, from which a rename is atomic; what a killed run left is removed first.
+
+    Raises:
+        BadInput: `out` is in use or not free, or its disk is full.
+    """
+    check_free(out, overwrite=overwrite or _only_left_over(out))
+    created = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"another conversion is writing into {out}; wait for it or choose another folder") from None
+        work = out / _NAME
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            with full_disk_is_bad_input(out):
+                yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if created and not any(out.iterdir()):
+                out.rmdir()
+    finally:
+        os.close(handle)
+
+
+def _only_left_over(out: Path) -> bool:
+    return out.is_dir() and [path.name for path in out.iterdir()] == [_NAME]
