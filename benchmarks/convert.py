@@ -5,10 +5,10 @@
 DIR is llama.cpp's source; the head of benchmarks/convert_parity.py says where to get it. The checkpoint has the shape
 of TinyLlama-1.1B with random weights in bfloat16, in shards, and LLaMA's tokenizer; both sides make BF16, Q8_0 and
 Q4_K_M of it with two threads. Theirs is convert_hf_to_gguf.py and then, for each type, llama.cpp's quantizer at its
-defaults, as llama-quantize calls it. Ours is `python -m convert --no-verify`: it, too, reads every weight, to refuse
-NaN, and computes the digest of the checkpoint and of each file; the verification is left out, as theirs has none.
+defaults, as llama-quantize calls it. Ours is `python -m convert --no-verify`, which refuses NaN and computes the digest
+of the checkpoint's weights; the verification is left out, as theirs has none.
 
-Memory is the largest sum of the resident sizes of all processes, looked up fifty times a second; pages of mapped files
+Memory is the largest sum of the resident sizes of all processes, looked up four times a second; pages of mapped files
 are part of it, so it is also given without them. Runs alternate, and of each side the fastest counts.
 """
 
@@ -119,7 +119,7 @@ def watched(command: list[str]) -> tuple[float, int, int]:
         memory = [found for one in tree(root) if (found := resident(one))]
         peak = max(peak, sum(rss for rss, _ in memory))
         peak_without = max(peak_without, sum(rss - mapped for rss, mapped in memory))
-        time.sleep(0.02)
+        time.sleep(0.25)
     seconds = time.perf_counter() - begin
     reader.join()
     if process.returncode:

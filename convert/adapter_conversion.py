@@ -77,7 +77,7 @@ def convert_adapter(options: Options) -> Report:
             size=size,
             bits_per_weight=8 * size / parameters,
             ram=None,
-            sha256=[sha256(path)],
+            sha256=[sha256(path)] if proof else [],
             divergence=None,
             limits=None,
             speed=speed,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,24 +44,21 @@ class Checkpoint:
         """
         from safetensors import safe_open
 
-        with ExitStack() as stack:
-            handles: dict[Path, Any] = {}
+        def read(name: str) -> "torch.Tensor":
+            file = self.tensors[name].file
+            # Opened for each tensor, since what a mapped file has read stays in memory for as long as it is open.
+            with safe_open(file, framework="pt") as handle:
+                tensor = handle.get_tensor(name)
+            # The extremes of a tensor with a NaN are NaN, and finding them takes no memory.
+            low, high = tensor.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                raise BadInput(
+                    f"{file}: the tensor {name} holds NaN or infinity, so the training went wrong; "
+                    "convert an earlier checkpoint"
+                )
+            return tensor
 
-            def read(name: str) -> "torch.Tensor":
-                file = self.tensors[name].file
-                if file not in handles:
-                    handles[file] = stack.enter_context(safe_open(file, framework="pt"))
-                tensor = handles[file].get_tensor(name)
-                # The extremes of a tensor with a NaN are NaN, and finding them takes no memory.
-                low, high = tensor.aminmax()
-                if not (low.isfinite() and high.isfinite()):
-                    raise BadInput(
-                        f"{file}: the tensor {name} holds NaN or infinity, so the training went wrong; "
-                        "convert an earlier checkpoint"
-                    )
-                return tensor
-
-            yield read
+        yield read
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

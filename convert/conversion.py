@@ -3,7 +3,9 @@
 import math
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets_cfg.errors import BadInput
 
@@ -23,7 +25,7 @@ from .reference import make_samples
 from .report import FileReport, Report, print_report
 from .source import open_source
 from .split import split_gguf
-from .verification import verify
+from .verification import Findings, verify
 from .verify import Question
 from .work_folder import work_folder
 
@@ -56,34 +58,21 @@ def convert(options: Options) -> Report:
             print(f"note: {note}", file=sys.stderr)
     matrix_name = f"{model.name}-imatrix.gguf"
     with work_folder(options.out, overwrite=options.overwrite) as work:
-        question = Question(
-            make_samples(model.tokenizer, model.chat_template, rows[:_PROVEN_CONVERSATIONS]),
-            model.stop_ids,
-            model.chat_template,
-            model.tokenizer,
-        )
-        if options.verify:
+        question = _question(model, rows) if options.verify else None
+        if question:
             # Before anything that takes long, as it needs no weights.
             prove_vocabulary(model, question, work, threads=options.threads)
         intermediate, digest = write_intermediate(model, work, verified=options.verify, step=step)
-        matrix = None
-        if options.imatrix is not None:
-            matrix = importance_matrix(
-                options.imatrix,
-                intermediate,
-                model.tokenizer,
-                tokens=options.imatrix_tokens,
-                context=model.config.max_position_embeddings,
-                threads=options.threads,
-                step=step,
-            )
+        matrix = _matrix(model, intermediate, options, step)
         if AUTO in wanted:
             wanted = _with_choice(wanted, model, intermediate, matrix, options)
-        made = {model.file_type: intermediate}
+        made = {
+            model.file_type: intermediate,
+            **{name: work / f"{name}.gguf" for name in wanted if name != model.file_type},
+        }
         # Quantizing comes before the slower checks, since a type that this model cannot have ends the run here.
         for file_type in wanted:
-            if file_type not in made:
-                made[file_type] = work / f"{file_type}.gguf"
+            if file_type != model.file_type:
                 with step(f"quantize {file_type}", len(model.plans)) as advance:
                     quantize(
                         intermediate,
@@ -94,36 +83,12 @@ def convert(options: Options) -> Report:
                         imatrix=matrix,
                         imatrix_name=matrix_name if matrix else None,
                     )
-        findings = None
-        if options.verify:
-            findings = verify(model, question, rows, made, threads=options.threads, step=step)
-        parameters = sum(math.prod(plan.shape) for plan in model.plans)
-        metadata_bytes = intermediate.stat().st_size - tensor_bytes(model.plans, model.file_type)
-        files = []
-        for file_type in wanted:
-            whole = made[file_type]
-            size = whole.stat().st_size
-            named = work / f"{model.name}-{file_type}.gguf"
-            whole.rename(named)
-            parts = _split(named, options.split_max_size, step)
-            found = findings.files[file_type] if findings else None
-            files.append(
-                FileReport(
-                    file_type=file_type,
-                    names=[part.name for part in parts],
-                    size=size,
-                    bits_per_weight=8 * (size - metadata_bytes) / parameters,
-                    ram=ram_needed(size, model.config).total,
-                    sha256=[sha256(part) for part in parts],
-                    divergence=found and found.divergence,
-                    limits=found and found.limits,
-                    speed=found and found.speed,
-                )
-            )
+        findings = verify(model, question, rows, made, threads=options.threads, step=step) if question else None
+        files = _files(model, made, wanted, findings, options, step)
         report = Report(
             name=model.name,
             architecture=model.config.architectures[0],
-            parameters=parameters,
+            parameters=_parameters(model),
             checkpoint_type=model.file_type,
             weights_sha256=digest,
             tokenizer=f"{model.fields.model} ({model.fields.pre})",
@@ -131,7 +96,7 @@ def convert(options: Options) -> Report:
             files=files,
             context=min(CONTEXT, model.config.max_position_embeddings),
             mixture=mixture_name(mixture) if rows else None,
-            imatrix=_matrix_origin(matrix),
+            imatrix=matrix and (", ".join(matrix.datasets) or "a file"),
             notes=model.notes,
             threads=options.threads,
         )
@@ -142,6 +107,71 @@ def convert(options: Options) -> Report:
         print_report(report)
         print(f"Next: koala-tui {shlex.quote(str(options.out / report.files[0].names[0]))}")
     return report
+
+
+def _question(model: Model, rows: Sequence[Mapping[str, Any]]) -> Question:
+    samples = make_samples(model.tokenizer, model.chat_template, rows[:_PROVEN_CONVERSATIONS])
+    return Question(samples, model.stop_ids, model.chat_template, model.tokenizer)
+
+
+def _matrix(model: Model, intermediate: Path, options: Options, step: Step) -> ImportanceMatrix | None:
+    if options.imatrix is None:
+        return None
+    return importance_matrix(
+        options.imatrix,
+        intermediate,
+        model.tokenizer,
+        tokens=options.imatrix_tokens,
+        context=model.config.max_position_embeddings,
+        threads=options.threads,
+        step=step,
+    )
+
+
+def _files(
+    model: Model,
+    made: Mapping[str, Path],
+    wanted: Sequence[str],
+    findings: Findings | None,
+    options: Options,
+    step: Step,
+) -> list[FileReport]:
+    """Give the files their last names within the work folder, split them, and say what there is to say about each.
+
+    Args:
+        model: what was converted.
+        made: type → file, the unquantized one among them.
+        wanted: the types that were asked for.
+        findings: of the verification.
+        options: for the size of parts.
+        step: opens a step of the progress.
+    """
+    parameters = _parameters(model)
+    metadata_bytes = made[model.file_type].stat().st_size - tensor_bytes(model.plans, model.file_type)
+    files = []
+    for file_type in wanted:
+        whole = made[file_type].rename(made[file_type].with_name(f"{model.name}-{file_type}.gguf"))
+        size = whole.stat().st_size
+        parts = _split(whole, options.split_max_size, step)
+        found = findings.files[file_type] if findings else None
+        files.append(
+            FileReport(
+                file_type=file_type,
+                names=[part.name for part in parts],
+                size=size,
+                bits_per_weight=8 * (size - metadata_bytes) / parameters,
+                ram=ram_needed(size, model.config).total,
+                sha256=[sha256(part) for part in parts] if found else [],
+                divergence=found and found.divergence,
+                limits=found and found.limits,
+                speed=found and found.speed,
+            )
+        )
+    return files
+
+
+def _parameters(model: Model) -> int:
+    return sum(math.prod(plan.shape) for plan in model.plans)
 
 
 def _with_choice(
@@ -163,7 +193,3 @@ def _split(path: Path, max_size: int | None, step: Step) -> list[Path]:
         parts = split_gguf(path, max_size, advance)
     path.unlink()
     return parts
-
-
-def _matrix_origin(matrix: ImportanceMatrix | None) -> str | None:
-    return matrix and (", ".join(matrix.datasets) or "a file")

@@ -49,7 +49,7 @@ class FileReport:
         size: bytes.
         bits_per_weight: of the tensors, without the metadata.
         ram: bytes that llama.cpp needs at `Report.context` tokens; None for an adapter, which is a part of another.
-        sha256: of each of `names`.
+        sha256: of each of `names`; empty if nothing was verified, as there is nothing to vouch for.
         divergence: from the unquantized file; None if nothing was verified, or for that file itself.
         limits: that it keeps.
         speed: on the machine of `Report.machine`; None if nothing was verified.
@@ -123,9 +123,7 @@ def as_json(report: Report) -> str:
         "files": [
             {
                 "type": file.file_type,
-                "files": [
-                    {"name": name, "sha256": digest} for name, digest in zip(file.names, file.sha256, strict=True)
-                ],
+                "files": [{"name": name, "sha256": digest} for name, digest in _digests(file)],
                 "bytes": file.size,
                 "bits_per_weight": file.bits_per_weight,
                 "ram_bytes": file.ram,
@@ -173,7 +171,7 @@ def as_markdown(report: Report, *, plot: str | None) -> str:
         f"- {report.architecture}, {report.parameters:,} weights, {report.checkpoint_type}",
         f"- tokenizer: {report.tokenizer}",
         f"- sha256 of the checkpoint's weights (`koala.weights_sha256`): `{report.weights_sha256}`",
-        *(f"- sha256 of `{name}`: `{digest}`" for file in report.files for name, digest in _digests(file)),
+        *(f"- sha256 of `{name}`: `{digest}`" for file in report.files for name, digest in _digests(file) if digest),
         f"- {', '.join(f'{name} {version}' for name, version in versions(*_LIBRARIES).items())}; {platform.system()} "
         f"{platform.machine()}, {report.threads} threads",
         "",
@@ -284,8 +282,8 @@ def _method(report: Report) -> str:
     )
 
 
-def _digests(file: FileReport) -> list[tuple[str, str]]:
-    return list(zip(file.names, file.sha256, strict=True))
+def _digests(file: FileReport) -> list[tuple[str, str | None]]:
+    return list(zip(file.names, file.sha256 or [None] * len(file.names), strict=True))
 
 
 def _limits(limits: Limits) -> dict[str, float | None]:

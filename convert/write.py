@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,13 +72,10 @@ def write_gguf(
         if factors is not None:
             writer.write_tensor_data(as_array(factors, "F32"))
         lines = []
-        with checkpoint.reader() as read, ThreadPoolExecutor(max_workers=1) as hasher:
-            for plan in plans:
-                weights = read(plan.source)
-                digest = hasher.submit(tensor_digest, weights)
-                array = as_array(plan.apply(weights), _stored_type(plan, file_type))
+        with checkpoint.reader() as read:
+            for array, line in _prepared(plans, file_type, checkpoint, read):
                 writer.write_tensor_data(array)
-                lines.append(_line(checkpoint, plan.source, digest.result()))
+                lines.append(line)
                 advance(array.nbytes)
             # What the model has no use for (a copy of a tied head, say) is part of the checkpoint all the same.
             for unused in set(checkpoint.tensors) - {plan.source for plan in plans}:
@@ -128,6 +125,24 @@ def _writer(
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     return writer
+
+
+def _prepared(
+    plans: list[TensorPlan], file_type: str, checkpoint: Checkpoint, read: "Callable[[str], torch.Tensor]"
+) -> "Iterator[tuple[np.ndarray, str]]":
+    """Each tensor as it is written, and its line in the digest; while one is written, a thread prepares the next."""
+
+    def prepare(plan: TensorPlan) -> "tuple[np.ndarray, str]":
+        weights = read(plan.source)
+        line = _line(checkpoint, plan.source, tensor_digest(weights))
+        return as_array(plan.apply(weights), _stored_type(plan, file_type)), line
+
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        following = worker.submit(prepare, plans[0])
+        for plan in plans[1:]:
+            ready, following = following.result(), worker.submit(prepare, plan)
+            yield ready
+        yield following.result()
 
 
 def _line(checkpoint: Checkpoint, name: str, digest: str) -> str:
