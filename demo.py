@@ -41,7 +41,8 @@ def stages(out: Path) -> dict[str, str]:
         ),
         "Training: TRL under accelerate": f"{train} --overwrite",
         "Conversion: GGUF, quantized by llama.cpp and checked against the checkpoint": (
-            f"python -m convert {out}/checkpoint --out {out}/gguf --name koala-demo --quantize Q8_0 Q4_K_M --overwrite"
+            f"python -m convert {out}/checkpoint --out {out}/gguf --name koala-demo --quantize Q8_0 Q4_K_M "
+            f"--mixture {out}/mixture --overwrite"
         ),
     }
 

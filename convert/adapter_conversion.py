@@ -12,6 +12,7 @@ from datasets_cfg.errors import BadInput
 from .adapter_gguf import check_expressible, write_adapter_gguf
 from .adapter_merge import Merged, merged
 from .choose import CONTEXT
+from .compare import Question
 from .file_types import UNQUANTIZED, chosen_types
 from .intermediate import prove_vocabulary, write_intermediate
 from .model import Model, open_model
@@ -24,7 +25,6 @@ from .report import FileReport, Proof, Report, print_report
 from .source import open_source
 from .verdict import Speed
 from .verification import compare_with_transformers, unquantized_limits
-from .verify import Question
 from .weights_digest import checkpoint_digest
 from .work_folder import work_folder
 
@@ -116,7 +116,7 @@ def _verify(
 ) -> tuple[Proof, Speed]:
     """Hold base and adapter in llama.cpp to the merged model in transformers."""
     samples = make_samples(model.tokenizer, model.chat_template, rows)
-    question = Question(samples, model.stop_ids, model.chat_template, model.tokenizer)
+    question = Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)
     prove_vocabulary(model, question, work, threads=threads)
     base, _ = write_intermediate(model, work, verified=False, step=step)
     proof, _, answer = compare_with_transformers(

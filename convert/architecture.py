@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TensorPlan",
     "add_hyperparameters",
+    "context_length",
     "gguf_architecture",
     "has_tabulated_activation",
     "load_config",
@@ -95,6 +96,12 @@ def has_tabulated_activation(config: Any) -> bool:
     return _family(config).activation.startswith("gelu")
 
 
+def context_length(config: Any) -> int:
+    """Tokens up to which llama.cpp computes what transformers does: the model's context, or a window that it lacks."""
+    window = _family(config).window(config) or config.max_position_embeddings
+    return min(window, config.max_position_embeddings)
+
+
 def notes(config: Any) -> list[str]:
     """Sentences on what the GGUF cannot do that the checkpoint can."""
     window = _family(config).window(config)
@@ -145,8 +152,7 @@ def plan_tensors(config: Any, checkpoint: Checkpoint) -> list[TensorPlan]:
 def add_hyperparameters(writer: "gguf.GGUFWriter", config: Any) -> None:
     """Write the shape of the network, its norms and its rope into the metadata."""
     family = _family(config)
-    window = family.window(config) or config.max_position_embeddings
-    writer.add_context_length(min(window, config.max_position_embeddings))
+    writer.add_context_length(context_length(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)

@@ -5,6 +5,7 @@ import platform
 from datasets_cfg.prompt import special_tokens
 from datasets_cfg.versions import versions
 
+from .architecture import context_length
 from .model import Model
 from .model_card import Card, CardFile, CardProof, first_choice, model_card
 from .modelfile import NoModelfile, modelfile
@@ -33,7 +34,7 @@ def card_texts(report: Report, model: Model) -> dict[str, str]:
         files=files,
         source=model.source.title,
         parameters=report.parameters,
-        context=model.config.max_position_embeddings,
+        context=context_length(model.config),
         base_models=provenance.base_models,
         datasets=provenance.datasets,
         mixture=provenance.koala.get("mixture.name"),

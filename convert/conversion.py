@@ -9,9 +9,11 @@ from typing import Any
 
 from datasets_cfg.errors import BadInput
 
+from .architecture import context_length
 from .calibrate import importance_matrix
 from .card_texts import card_texts
 from .choose import CONTEXT, choose_type, ram_needed
+from .compare import Question
 from .file_types import AUTO, chosen_types
 from .imatrix_file import ImportanceMatrix, write_imatrix
 from .intermediate import prove_vocabulary, tensor_bytes, write_intermediate
@@ -26,7 +28,6 @@ from .report import FileReport, Report, print_report
 from .source import open_source
 from .split import split_gguf
 from .verification import Findings, verify
-from .verify import Question
 from .work_folder import work_folder
 
 _PROVEN_CONVERSATIONS = 100
@@ -94,7 +95,7 @@ def convert(options: Options) -> Report:
             tokenizer=f"{model.fields.model} ({model.fields.pre})",
             proof=findings and findings.proof,
             files=files,
-            context=min(CONTEXT, model.config.max_position_embeddings),
+            context=min(CONTEXT, context_length(model.config)),
             mixture=mixture_name(mixture) if rows else None,
             imatrix=matrix and (", ".join(matrix.datasets) or "a file"),
             notes=model.notes,
@@ -111,7 +112,7 @@ def convert(options: Options) -> Report:
 
 def _question(model: Model, rows: Sequence[Mapping[str, Any]]) -> Question:
     samples = make_samples(model.tokenizer, model.chat_template, rows[:_PROVEN_CONVERSATIONS])
-    return Question(samples, model.stop_ids, model.chat_template, model.tokenizer)
+    return Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)
 
 
 def _matrix(model: Model, intermediate: Path, options: Options, step: Step) -> ImportanceMatrix | None:
@@ -122,7 +123,7 @@ def _matrix(model: Model, intermediate: Path, options: Options, step: Step) -> I
         intermediate,
         model.tokenizer,
         tokens=options.imatrix_tokens,
-        context=model.config.max_position_embeddings,
+        context=context_length(model.config),
         threads=options.threads,
         step=step,
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 from datasets_cfg.errors import BadInput
 
 from .architecture import TensorPlan
+from .compare import Question, prove_tokenizer
 from .model import Model
 from .progress import Step
 from .report import size_text
-from .verify import Question, prove_tokenizer
 from .write import write_gguf, write_vocabulary
 
 

@@ -64,6 +64,15 @@ def open_model(source: Source, *, name: str | None) -> Model:
     stops = stop_ids(owner)
     fields = tokenizer_fields(tokenizer, config.vocab_size, stops, source.tokenizer.folder)
     said = notes(config)
+    if fields.joins_spaces or fields.nfkc:
+        what = " and ".join(
+            ["bring a text into Unicode's form NFKC"] * fields.nfkc + ["join runs of spaces"] * fields.joins_spaces
+        )
+        said = [
+            *said,
+            f"The tokenizer would {what}, which llama.cpp does not. koala-tui does it instead; in other programs such a "
+            "text gives other tokens than in training (code with indentation, above all).",
+        ]
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several templates by name
         template = template.get("default")

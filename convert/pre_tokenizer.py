@@ -48,7 +48,13 @@ _SPELLINGS = (
 
 _ESCAPE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _PREFIX = {"type": "Prepend", "prepend": SPACE}
-_JOIN = {"Regex": " {2,}"}
+_NFKC = {"type": "NFKC"}
+# What SentencePiece calls removing extra white space: before the spaces are escaped, and after it.
+_JOIN = [
+    {"type": "Replace", "pattern": {"Regex": "\\A +"}, "content": ""},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+]
+_TRIM = {"type": "Replace", "pattern": {"Regex": f"{SPACE}+\\z"}, "content": ""}
 
 
 def differing_part(one: dict, other: dict) -> str | None:
@@ -90,17 +96,27 @@ def has_space_prefix(structure: dict, where: Path) -> bool:
             "train and convert with the publisher's tokenizer.json (Prepend and Replace normalizers)"
         )
     steps = _canonical(structure, "normalizer")
-    if any(step.get("pattern") == _JOIN for step in steps):
-        raise BadInput(
-            f"{where}: this tokenizer joins runs of spaces into one, as OpenLLaMA v1's does (7B and 13B of 2023), and "
-            "llama.cpp cannot; train on a base whose tokenizer keeps them, such as OpenLLaMA v2"
-        )
+    if steps[:1] == [_NFKC]:
+        del steps[0]
+    if steps[:2] == _JOIN and steps[-1:] == [_TRIM]:
+        steps = steps[2:-1]
     if _canonical(structure, "pre_tokenizer") == [] and steps in ([_PREFIX, _ESCAPE], [_ESCAPE]):
         return steps[0] == _PREFIX
     raise BadInput(
         f"{where}: llama.cpp does not know this SentencePiece-style tokenizer: normalizer {normalizer}, "
         f"pre-tokenizer {pre_tokenizer}"
     )
+
+
+def text_rules(structure: dict) -> tuple[bool, bool]:
+    """What a SentencePiece-style tokenizer does to a text first that llama.cpp leaves to others.
+
+    Returns:
+        Whether it brings the text into Unicode's form NFKC, and whether it joins runs of spaces into one and takes away
+        those at the borders, as OpenLLaMA's first models do.
+    """
+    steps = _flat(structure["normalizer"])
+    return _NFKC in steps, _JOIN[1] in steps
 
 
 def _canonical(structure: dict, part: str) -> list:

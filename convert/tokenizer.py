@@ -2,9 +2,11 @@
 
 llama.cpp has two tokenizers for the Llama family. Its `gpt2` is byte-level BPE with one of a fixed set of
 pre-tokenizers; its `llama` is SentencePiece's BPE, which joins the neighbours whose union has the highest score. What
-is recognised here is only a claim: `verify` proves it on text.
+is recognised here is only a claim: `compare` proves it on text.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from datasets_cfg.errors import BadInput
 
 from .checkpoint import Checkpoint, read_json
-from .pre_tokenizer import SPACE, byte_level_name, differing_part, has_space_prefix
+from .pre_tokenizer import SPACE, byte_level_name, differing_part, has_space_prefix, text_rules
 
 if TYPE_CHECKING:
     import gguf
+
+NFKC = "koala.text_nfkc"
+"""The key that says that texts are brought into Unicode's form NFKC before they are tokenized; GGUF has none."""
 
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
@@ -51,6 +56,7 @@ class TokenizerFields:
         add_space_prefix: `llama` only: whether a text starts with a space of its own.
         special_ids: role (`bos`, `eos`, `eot`, `eom`, `unk`, `pad`, `fim_pre` …) → id.
         add_bos, add_eos: what the tokenizer does to a plain text.
+        nfkc, joins_spaces: what must be done to a text before llama.cpp gets it; see `before_llama_cpp`.
     """
 
     model: str
@@ -63,6 +69,16 @@ class TokenizerFields:
     special_ids: Mapping[str, int]
     add_bos: bool
     add_eos: bool
+    nfkc: bool = False
+    joins_spaces: bool = False
+
+    def before_llama_cpp(self, text: str) -> str:
+        """The text as a program must give it to llama.cpp, so that its ids are the original tokenizer's."""
+        if self.nfkc:
+            text = unicodedata.normalize("NFKC", text)
+        if self.joins_spaces:
+            text = re.sub(" {2,}", " ", text.lstrip(" ")).rstrip(f" {SPACE}")
+        return text
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -113,8 +129,10 @@ def tokenizer_fields(tokenizer: Any, rows: int, stop_ids: list[int], folder: Pat
         if missing:
             raise BadInput(f"{where}: byte_fallback without the token {missing[0]}; llama.cpp needs all 256 bytes")
         pre, prefix = "default", has_space_prefix(structure, where)
+        nfkc, joins_spaces = text_rules(structure)
     else:
         pre, prefix = byte_level_name(structure, where), False
+        nfkc = joins_spaces = False
     vocabulary = _vocabulary(tokenizer, rows, folder)
     tokens, types = _tokens_and_types(vocabulary, structure, prefix, where)
     plain = tokenizer("a").input_ids
@@ -127,6 +145,8 @@ def tokenizer_fields(tokenizer: Any, rows: int, stop_ids: list[int], folder: Pat
         scores=_scores(vocabulary, model["merges"]) if sentencepiece else None,
         add_space_prefix=prefix,
         special_ids=_special_ids(tokenizer, stop_ids, where),
+        nfkc=nfkc,
+        joins_spaces=joins_spaces,
         add_bos=tokenizer.bos_token_id is not None and plain[0] == tokenizer.bos_token_id,
         add_eos=tokenizer.eos_token_id is not None and plain[-1] == tokenizer.eos_token_id,
     )
@@ -163,6 +183,10 @@ def add_tokenizer(writer: "gguf.GGUFWriter", fields: TokenizerFields) -> None:
     if fields.scores is not None:
         writer.add_token_scores(fields.scores)
         writer.add_add_space_prefix(fields.add_space_prefix)
+    if fields.joins_spaces:
+        writer.add_remove_extra_whitespaces(True)
+    if fields.nfkc:
+        writer.add_bool(NFKC, True)
     for role, token in fields.special_ids.items():
         writer.add_uint32(getattr(Keys.Tokenizer, f"{role.upper()}_ID"), token)
     writer.add_add_bos_token(fields.add_bos)

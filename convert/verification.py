@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .architecture import has_tabulated_activation
+from .architecture import context_length, has_tabulated_activation
+from .compare import CONTINUATION, Answer, Question, against_transformers, ask, check, following
 from .divergence import Divergence, measure
 from .file_types import TABULATED, Limits, limits
 from .model import Model
@@ -14,7 +15,6 @@ from .progress import Step
 from .reference import make_prompts
 from .report import Proof
 from .verdict import Speed
-from .verify import CONTINUATION, Answer, Question, against_transformers, ask, check, following
 
 PROMPT_LIMIT = 96
 """Tokens of a prompt that are used at most, so that large models take minutes and not hours."""
@@ -133,7 +133,7 @@ def compare_with_transformers(
     Raises:
         VerificationFailed: it is not the same model.
     """
-    context = model.config.max_position_embeddings
+    context = context_length(model.config)
     prompts = make_prompts(model.tokenizer, question.samples, limit=min(PROMPT_LIMIT, context - CONTINUATION))
     positions = sum(len(prompt) + CONTINUATION for prompt in prompts)
     room = max(_LOGIT_BYTES // (4 * model.config.vocab_size) - positions, _LEAST_PREDICTIONS)

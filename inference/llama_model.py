@@ -5,6 +5,8 @@ Everything here belongs in a process of its own (see `worker`): what llama.cpp d
 
 import ctypes
 import os
+import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -83,6 +85,8 @@ class LlamaModel:
         self._batch = C.llama_batch_init(self.chunk, 0, 1)
         self.context_ids: list[int] = []
 
+        self._nfkc = self._metadata("koala.text_nfkc") == "true"
+        self._joins_spaces = self._metadata("tokenizer.ggml.remove_extra_whitespaces") == "true"
         self.add_bos = bool(C.llama_vocab_get_add_bos(self._vocab))
         self.bos, self.eos = C.llama_vocab_bos(self._vocab), C.llama_vocab_eos(self._vocab)
         self.control_ids = {
@@ -113,6 +117,12 @@ class LlamaModel:
             size_bytes=C.llama_model_size(self._model),
         )
 
+    def _metadata(self, key: str) -> str | None:
+        """Return the value of a key of the file as text, or None where there is no such key."""
+        buffer = ctypes.create_string_buffer(256)
+        length = C.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace") if length >= 0 else None
+
     # ---- the vocabulary
 
     def name(self, token: int) -> str:
@@ -125,7 +135,14 @@ class LlamaModel:
         return bool(C.llama_vocab_is_eog(self._vocab, token))
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the ids of plain text. No control token comes out of it, and none is added."""
+        """Return the ids of plain text. No control token comes out of it, and none is added.
+
+        Some tokenizers (OpenLLaMA's first) change a text before they cut it, which llama.cpp leaves out.
+        """
+        if self._nfkc:
+            text = unicodedata.normalize("NFKC", text)
+        if self._joins_spaces:
+            text = re.sub(" {2,}", " ", text.lstrip(" ")).rstrip(" \u2581")
         raw = text.encode("utf-8", errors="replace")
         room = len(raw) + 8
         for _ in range(2):

@@ -15,8 +15,10 @@ from convert.checkpoint import open_checkpoint
 from convert.corpus import TEXTS
 from convert.tokenizer import add_tokenizer, load_tokenizer, tokenizer_fields
 from datasets_cfg.errors import BadInput
-from datasets_cfg.prompt import koala_template
+from datasets_cfg.prompt import encode, koala_template
 from datasets_cfg.sentencepiece_model import Piece, SentencePieceModel, bpe_tokenizer
+
+from ..conftest import command
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
 
@@ -416,9 +418,43 @@ def test_added_tokens_that_llama_cpp_would_find_elsewhere_are_refused(in_llama_c
         in_llama_cpp(tokenizer)
 
 
-def test_a_tokenizer_that_joins_spaces_is_refused(in_llama_cpp):
-    with pytest.raises(BadInput, match=r"joins runs of spaces into one, as OpenLLaMA v1's does .* OpenLLaMA v2"):
-        in_llama_cpp(sentencepiece(prefix=True, joins_spaces=True))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.text(st.sampled_from(" \u2581\nouing\t\u00bd\ufb01"), max_size=20))
+def test_what_llama_cpp_leaves_out_is_done_before(joining, text):
+    tokenizer, fields, llama_cpp = joining
+    assert llama_cpp(fields.before_llama_cpp(text)) == ids(tokenizer, text)
+
+
+@pytest.fixture
+def joining(in_llama_cpp, tmp_path):
+    """A tokenizer that joins runs of spaces and uses NFKC, as OpenLLaMA's first models, and llama.cpp's side of it."""
+    from tokenizers import normalizers
+
+    tokenizer = sentencepiece(prefix=True, joins_spaces=True)
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), backend.normalizer])
+    return tokenizer, tokenizer_fields(tokenizer, len(tokenizer), [], tmp_path), in_llama_cpp(tokenizer)
+
+
+def test_a_model_that_joins_spaces_speaks_as_it_was_trained_in_koala_tui(make_checkpoint, tmp_path, capsys):
+    tokenizer = sentencepiece(prefix=True, joins_spaces=True)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "chat_template.jinja").write_text(koala_template())
+    folder = make_checkpoint(tmp_path / "open", tokenizer=tmp_path / "tokenizer", **SMALL)
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--quantize", "F32"]) == 0
+    assert "note: The tokenizer would join runs of spaces" in capsys.readouterr().err
+    tokenizer.chat_template = koala_template()
+    messages = [{"role": "user", "content": "  using   the\n    outing  "}]
+    expected = encode(tokenizer, messages, add_generation_prompt=True).input_ids
+    code = (
+        "import json, sys\n"
+        "from inference.llama_model import LlamaModel\n"
+        "model = LlamaModel(sys.argv[1])\n"
+        "print(json.dumps([model.control_ids['<s>'], *model.tokenize(sys.argv[2])]))\n"
+    )
+    text = f"BEGINNING OF CONVERSATION: USER: {messages[0]['content']} GPT:"
+    done = command("-c", code, tmp_path / "out" / "open-F32.gguf", text)
+    assert json.loads(done.stdout) == expected, done.stderr
 
 
 def test_the_name_of_an_unused_row_is_no_token(tmp_path):

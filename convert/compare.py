@@ -33,12 +33,14 @@ class Question:
         stop_ids: ids that must end an answer.
         chat_template: what the file must hold.
         tokenizer: transformers' tokenizer, to show ids as tokens.
+        prepare: what a program does to a text before it gives it to llama.cpp (`TokenizerFields.before_llama_cpp`).
     """
 
     samples: list[Sample]
     stop_ids: list[int]
     chat_template: str | None
     tokenizer: Any
+    prepare: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,13 @@ def _run(
             _check_tokens(file_type, question, report)
         said.update(report)
 
-    texts = [[{"text": piece.text, "control": piece.control} for piece in sample.pieces] for sample in question.samples]
+    texts = [
+        [
+            {"text": piece.text if piece.control else question.prepare(piece.text), "control": piece.control}
+            for piece in sample.pieces
+        ]
+        for sample in question.samples
+    ]
     content = {
         "texts": texts,
         "plain": TEXTS[0],
