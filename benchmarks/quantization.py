@@ -2,10 +2,10 @@
 
     KOALA_REAL_DATA=… python -m benchmarks.quantization
 
-A Llama of 4.6 million parameters is trained from scratch on the real rows (about 5 million tokens, a quarter of an hour on
-two cores), then converted twice: as it is, and with an importance matrix of its mixture's training conversations. The
-figures are those of report.json, on held-out conversations; the reference is the unquantized file. The model is small
-and trained for minutes, so a large model's figures are others: the factors are what is published here.
+A Llama of 4.6 million parameters is trained from scratch on the real rows (about 5 million tokens, a quarter of an hour
+on two cores), then converted twice: as it is, and with an importance matrix of its mixture's training conversations.
+The figures are those of report.json, on held-out conversations; the reference is the unquantized file. The model is
+small and trained for minutes, so a large model's figures are others: the factors are what is published here.
 
 With `--work DIR` the model is kept there, and taken from there the next time.
 """

@@ -70,8 +70,8 @@ def open_model(source: Source, *, name: str | None) -> Model:
         )
         said = [
             *said,
-            f"The tokenizer would {what}, which llama.cpp does not. koala-tui does it instead; in other programs such a "
-            "text gives other tokens than in training (code with indentation, above all).",
+            f"The tokenizer would {what}, which llama.cpp does not. koala-tui does it instead; in other programs such "
+            "a text gives other tokens than in training (code with indentation, above all).",
         ]
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several templates by name
