@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets_cfg.digest import file_digest
 from datasets_cfg.errors import BadInput
 
 from .adapter_gguf import check_expressible, write_adapter_gguf
@@ -19,7 +20,7 @@ from .model import Model, open_model
 from .options import Options
 from .passages import conversations, mixture_name
 from .progress import Step, progress_steps
-from .publish import publish, sha256
+from .publish import publish
 from .reference import make_samples
 from .report import FileReport, Proof, Report, print_report
 from .source import open_source
@@ -77,7 +78,7 @@ def convert_adapter(options: Options) -> Report:
             size=size,
             bits_per_weight=8 * size / parameters,
             ram=None,
-            sha256=[sha256(path)] if proof else [],
+            sha256=[file_digest(path)] if proof else [],
             divergence=None,
             limits=None,
             speed=speed,

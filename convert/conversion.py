@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets_cfg.digest import file_digest
 from datasets_cfg.errors import BadInput
 
 from .architecture import context_length
@@ -21,7 +22,7 @@ from .model import Model, open_model
 from .options import Options
 from .passages import conversations, mixture_name
 from .progress import Step, progress_steps
-from .publish import publish, sha256
+from .publish import publish
 from .quantize import quantize, quantized_size
 from .reference import make_samples
 from .report import FileReport, Report, print_report
@@ -162,7 +163,7 @@ def _files(
                 size=size,
                 bits_per_weight=8 * (size - metadata_bytes) / parameters,
                 ram=ram_needed(size, model.config).total,
-                sha256=[sha256(part) for part in parts] if found else [],
+                sha256=[file_digest(part) for part in parts] if found else [],
                 divergence=found and found.divergence,
                 limits=found and found.limits,
                 speed=found and found.speed,

@@ -1,11 +1,11 @@
 """Conversations of a mixture as token ids: the ones that files are measured on, and those for an importance matrix."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets_cfg.digest import digest
 from datasets_cfg.errors import BadInput
 from datasets_cfg.prompt import IGNORED, encode
 from datasets_cfg.tokenization import load_manifest, split_files
@@ -44,7 +44,7 @@ def conversations(mixture: Path, split: str) -> list[Mapping[str, Any]]:
     rows = [row for file in split_files(mixture, split) for row in pq.read_table(file, columns=columns).to_pylist()]
     if not rows:
         raise BadInput(f"{mixture} has no conversations in its {split} split; build it with more rows")
-    return sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest())
+    return sorted(rows, key=lambda row: digest(row["id"]))
 
 
 def mixture_name(mixture: Path) -> str:

@@ -1,6 +1,5 @@
 """Give the files of a conversion their names, and what stands beside them: report, card, picture, Modelfile."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,15 +43,6 @@ def publish(report: Report, beside: Mapping[str, str], work: Path, out: Path, *,
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _picture(report: Report, path: Path) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets_cfg.digest import file_digest
 from datasets_cfg.errors import BadInput
 from datasets_cfg.files import staged_folder
 
@@ -314,4 +315,4 @@ def _other_files(folder: Path) -> tuple[list[str], list[str]]:
 def _copy(source: Path, target: Path) -> str:
     """Copy the content of a file, not its mode, and return its SHA-256."""
     shutil.copyfile(source, target)
-    return hashlib.sha256(target.read_bytes()).hexdigest()
+    return file_digest(target)

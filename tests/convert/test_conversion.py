@@ -264,6 +264,7 @@ def test_what_llama_cpp_says_and_how_it_ends_is_told(tmp_path, monkeypatch):
         run_child("convert.quantize", request, lambda report: None)
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_file_and_the_next_one_succeeds(checkpoint, tmp_path):
     out = tmp_path / "out"
     command = [

@@ -25,6 +25,7 @@ def wide(make_checkpoint, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_files_are_measured_on_a_mixture_with_an_importance_matrix_of_it(wide, mixture, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--quantize", "Q8_0", "IQ2_XS", "--imatrix", str(mixture), "--imatrix-tokens", "2000"]

@@ -200,8 +200,8 @@ def real_texts() -> list[str]:
     [
         ("llama", "llama", "default"),
         ("gpt2", "gpt2", "gpt-2"),
-        ("llama3", "gpt2", "llama-bpe"),
-        ("qwen2", "gpt2", "qwen2"),
+        pytest.param("llama3", "gpt2", "llama-bpe", marks=pytest.mark.slow),
+        pytest.param("qwen2", "gpt2", "qwen2", marks=pytest.mark.slow),
     ],
 )
 def test_real_tokenizers_give_the_same_ids_in_llama_cpp(real_tokenizers, in_llama_cpp, tmp_path, name, model, pre):
