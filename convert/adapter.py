@@ -167,11 +167,16 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: init_lora_weights is {begun}, which can change the base before training, so the original base "
             f"is not this adapter's; {_MERGE_WITH_PEFT}"
         )
+    if not isinstance(config.get("revision"), (str, type(None))):
+        raise BadInput(f"{path}: the revision of the base is not a name; name the base with --base, and remove it here")
     for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in config.get(key) or {}:
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise BadInput(f"{path}: {key} is not an object of patterns and numbers; copy the adapter again")
+        for pattern in patterns:
             try:
-                re.compile(pattern)
-            except re.error as error:
+                re.compile(_end_of_module(pattern))
+            except (re.error, OverflowError, RecursionError) as error:
                 raise BadInput(f"{path}: {key} holds {pattern!r}, which is no regular expression ({error})") from None
 
 
@@ -200,7 +205,8 @@ def _pair(
     alpha = _of_module(config.get("alpha_pattern"), module, config.get("lora_alpha"))
     if not isinstance(rank, int) or rank < 1:
         raise BadInput(f"{path}: the rank of {module} is {rank}, not a whole number above 0; copy the adapter again")
-    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    # Smaller than infinity, and than whole numbers that no floating-point number is near.
+    if not isinstance(alpha, (int, float)) or not abs(alpha) < 1e300:
         raise BadInput(f"{path}: lora_alpha of {module} is {alpha}, not a number; copy the adapter again")
     shapes = [tensors[half[side]].shape for side in "AB"]
     if [len(shape) for shape in shapes] != [2, 2] or (shapes[0][0], shapes[1][1]) != (rank, rank):
@@ -214,7 +220,11 @@ def _pair(
 
 def _of_module(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """The value of the first pattern that matches the end of the module's name, as PEFT chooses it."""
-    return next((value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    return next((value for key, value in (patterns or {}).items() if re.match(_end_of_module(key), module)), default)
+
+
+def _end_of_module(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 def _trained_tokens(folder: Path, config: Mapping[str, Any], module: str) -> tuple[int, ...]:

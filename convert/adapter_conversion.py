@@ -14,6 +14,7 @@ from .adapter_gguf import check_expressible, write_adapter_gguf
 from .adapter_merge import Merged, merged
 from .choose import CONTEXT
 from .compare import Question
+from .conversion import HELD_OUT_CONVERSATIONS, PROVEN_CONVERSATIONS
 from .file_types import UNQUANTIZED, chosen_types
 from .intermediate import prove_vocabulary, write_intermediate
 from .model import Model, open_model
@@ -23,7 +24,7 @@ from .progress import Step, progress_steps
 from .publish import publish
 from .reference import make_samples
 from .report import FileReport, Proof, Report, print_report
-from .source import open_source
+from .source import check_apart, open_source
 from .verdict import Speed
 from .verification import compare_with_transformers, unquantized_limits
 from .weights_digest import checkpoint_digest
@@ -43,6 +44,10 @@ def convert_adapter(options: Options) -> Report:
             f"--quantize {' '.join(options.types)}: an adapter file is one of {', '.join(UNQUANTIZED)}; quantize its "
             "base instead"
         )
+    unused = {"--imatrix": options.imatrix, "--ram": options.ram, "--split-max-size": options.split_max_size}
+    for option, value in unused.items():
+        if value is not None:
+            raise BadInput(f"{option}: an adapter file is small and not quantized; leave the option out")
     source = open_source(options.model, base=options.base, revision=options.revision, quiet=options.quiet)
     if source.adapter is None or source.base is None:
         raise BadInput(f"--adapter-only: {source.folder} is a whole model, not a PEFT adapter; leave the option out")
@@ -50,7 +55,10 @@ def convert_adapter(options: Options) -> Report:
     check_expressible(fitted)
     # The base with the adapter's own tokenizer and template, as it is talked to.
     model = open_model(replace(source, checkpoint=source.base), name=options.name)
-    rows = conversations(options.mixture, "eval") if options.mixture and options.verify else []
+    check_apart(options.out, source)
+    rows = []
+    if options.mixture and options.verify:
+        rows = conversations(options.mixture, "eval", most=HELD_OUT_CONVERSATIONS)
     step = progress_steps(quiet=options.quiet)
     with work_folder(options.out, overwrite=options.overwrite) as work:
         path = work / f"{model.name}-lora-{file_type}.gguf"
@@ -97,7 +105,7 @@ def convert_adapter(options: Options) -> Report:
             notes=model.notes,
             threads=options.threads,
         )
-        publish(report, {}, work, options.out)
+        publish(report, {}, work, options.out, prefix=f"{model.name}-lora-")
     if not options.quiet:
         print_report(report)
         print(f"Next: llama-cli -m BASE.gguf --lora {shlex.quote(str(options.out / path.name))}")
@@ -116,7 +124,7 @@ def _verify(
     step: Step,
 ) -> tuple[Proof, Speed]:
     """Hold base and adapter in llama.cpp to the merged model in transformers."""
-    samples = make_samples(model.tokenizer, model.chat_template, rows)
+    samples = make_samples(model.tokenizer, model.chat_template, rows[:PROVEN_CONVERSATIONS])
     question = Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)
     prove_vocabulary(model, question, work, threads=threads)
     base, _ = write_intermediate(model, work, verified=False, step=step)

@@ -65,7 +65,10 @@ def load_config(checkpoint: Checkpoint) -> Any:
         BadInput: another architecture, or a setting that llama.cpp would compute otherwise.
     """
     path = checkpoint.folder / "config.json"
-    architecture = (checkpoint.config.get("architectures") or ["(none named)"])[0]
+    architectures = checkpoint.config.get("architectures") or ["(none named)"]
+    if not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
+        raise BadInput(f"{path}: architectures is not a list of names; copy the checkpoint again")
+    architecture = architectures[0]
     if architecture not in FAMILIES:
         hint = "; of Gemma 3 only the text model (Gemma3ForCausalLM)" if architecture.startswith("Gemma3") else ""
         raise BadInput(

@@ -1,58 +1,49 @@
-"""The importance matrix that the user asks for: from a mixture, from a text, or from a file of one."""
+"""What an importance matrix is to be computed on, a mixture or a text, or a matrix that there is already."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets_cfg.errors import BadInput
 
-from .imatrix import compute_imatrix, text_sequences
+from .imatrix import text_sequences
 from .imatrix_file import ImportanceMatrix, read_imatrix
 from .passages import LENGTH, calibration, conversations, mixture_name
 
 _MATRIX_SUFFIXES = (".gguf", ".dat")
+_LEAST_TOKENS = 10
+"""Of a conversation; so that a large mixture need not be read whole."""
 
 
-def importance_matrix(
-    given: Path,
-    gguf: Path,
-    tokenizer: Any,
-    *,
-    tokens: int,
-    context: int,
-    threads: int,
-    step: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
-) -> ImportanceMatrix:
-    """Read or compute the matrix.
+@dataclass(frozen=True)
+class Calibration:
+    """Token ids that a matrix is to be computed on, and the name of what they come from."""
+
+    sequences: list[list[int]]
+    name: str
+
+
+def open_calibration(given: Path, tokenizer: Any, *, tokens: int, context: int) -> ImportanceMatrix | Calibration:
+    """Read what the user names; nothing is computed yet.
 
     Args:
         given: a mixture's folder, a file of a matrix (`.gguf`, `.dat`), or any other file as text.
-        gguf: the unquantized model.
         tokenizer: the checkpoint's; a mixture's conversations are put into its chat template.
-        tokens: how many are evaluated at most.
+        tokens: how many are taken at most.
         context: tokens of the model's context.
-        threads: CPU threads.
-        step: opens a step of the progress.
 
     Raises:
         BadInput: there is no such thing, or nothing in it.
     """
     if given.suffix in _MATRIX_SUFFIXES and not given.is_dir():
         return read_imatrix(given)
-    name = given.name
-    if given.is_dir():
-        name = mixture_name(given)
-        if tokenizer.chat_template is None:
-            raise BadInput(
-                f"--imatrix {given}: the checkpoint has no chat template for conversations; give a text file"
-            )
-        rows = conversations(given, "train")
-        sequences = calibration(rows, tokenizer, tokens=tokens, length=min(LENGTH, context))
-    else:
-        sequences = _text(given, tokenizer, tokens=tokens, chunk=min(LENGTH, context))
-    with step("importance matrix", len(sequences)) as advance:
-        return compute_imatrix(gguf, sequences, threads=threads, advance=advance, datasets=[name])
+    if not given.is_dir():
+        return Calibration(_text(given, tokenizer, tokens=tokens, chunk=min(LENGTH, context)), given.name)
+    if tokenizer.chat_template is None:
+        raise BadInput(f"--imatrix {given}: the checkpoint has no chat template for conversations; give a text file")
+    rows = conversations(given, "train", most=max(tokens // _LEAST_TOKENS, 1))
+    sequences = calibration(rows, tokenizer, tokens=tokens, length=min(LENGTH, context))
+    return Calibration(sequences, mixture_name(given))
 
 
 def _text(given: Path, tokenizer: Any, *, tokens: int, chunk: int) -> list[list[int]]:

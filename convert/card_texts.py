@@ -9,9 +9,10 @@ from .architecture import context_length
 from .model import Model
 from .model_card import Card, CardFile, CardProof, first_choice, model_card
 from .modelfile import NoModelfile, modelfile
+from .publish import MODELFILE
 from .report import FileReport, Report
 
-CARD, MODELFILE = "README.md", "Modelfile"
+CARD = "README.md"
 
 
 def card_texts(report: Report, model: Model) -> dict[str, str]:
@@ -37,10 +38,12 @@ def card_texts(report: Report, model: Model) -> dict[str, str]:
         context=context_length(model.config),
         base_models=provenance.base_models,
         datasets=provenance.datasets,
-        mixture=provenance.koala.get("mixture.name"),
-        mixture_digest=provenance.koala.get("mixture.content_sha256"),
+        mixture=_text(provenance.koala.get("mixture.name")),
+        mixture_digest=_text(provenance.koala.get("mixture.content_sha256")),
         languages=provenance.languages,
         license=provenance.license,
+        license_name=provenance.license_name,
+        license_link=provenance.license_link,
         imatrix=report.imatrix,
         proof=_card_proof(report),
         modelfile=MODELFILE if for_ollama else None,
@@ -49,6 +52,11 @@ def card_texts(report: Report, model: Model) -> dict[str, str]:
         versions=[f"{name} {version}" for name, version in versions("gguf", "llama-cpp-python").items() if version],
     )
     return {CARD: model_card(card), **({MODELFILE: for_ollama} if for_ollama else {})}
+
+
+def _text(value: object) -> str | None:
+    """A value of koala.json, which anybody may have written, if it is a text."""
+    return value if isinstance(value, str) else None
 
 
 def _card_file(file: FileReport, report: Report) -> CardFile:

@@ -1,6 +1,7 @@
 """A Hugging Face checkpoint on disk: what it says about itself, and its tensors one by one."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.bin")
 _FLOATS = ("F32", "BF16", "F16")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Checkpoint:
             # Opened for each tensor, since what a mapped file has read stays in memory for as long as it is open.
             with safe_open(file, framework="pt") as handle:
                 tensor = handle.get_tensor(name)
+            if not tensor.numel():
+                return tensor
             # The extremes of a tensor with a NaN are NaN, and finding them takes no memory.
             low, high = tensor.aminmax()
             if not (low.isfinite() and high.isfinite()):
@@ -91,14 +95,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        BadInput: there is no such file, or it does not hold a JSON object.
+        BadInput: there is no such file, or it does not hold a JSON object, or half of a character (a lone surrogate).
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        # Two halves make a character, and are a common way to write it; only one alone cannot be encoded.
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise BadInput(f"{path.parent} has no {path.name}; name the folder of a Hugging Face checkpoint") from None
+    except UnicodeEncodeError:
+        raise BadInput(f"{path} holds half of a character (a lone surrogate); copy the checkpoint again") from None
+    except RecursionError:
+        raise BadInput(f"{path} is nested too deeply; copy the checkpoint again") from None
     except ValueError as error:
         raise BadInput(f"{path} is not JSON ({error}); copy the checkpoint again") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); copy the checkpoint again") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path} does not hold a JSON object; copy the checkpoint again")
     return content
@@ -121,6 +135,8 @@ def _sharded(folder: Path) -> dict[str, StoredTensor]:
     weight_map = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadInput(f"{folder / _INDEX} has no weight_map; copy the checkpoint again")
+    if odd := [name for name, file in weight_map.items() if not isinstance(file, str)]:
+        raise BadInput(f"{folder / _INDEX} does not name the file of the tensor {odd[0]}; copy the checkpoint again")
     files = sorted(set(weight_map.values()))
     # A name with a folder in it would read outside of the checkpoint.
     if foreign := [name for name in files if Path(name).name != name]:

@@ -1,11 +1,14 @@
 """Hold GGUFs in llama.cpp to what they are made of: the checkpoint in transformers, or the unquantized file."""
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets_cfg.errors import BadInput
 from datasets_cfg.prompt import Piece
 
 from .checkpoint import Checkpoint
@@ -13,6 +16,7 @@ from .child import ChildFailed, run_child
 from .corpus import TEXTS
 from .divergence import Divergence, measure
 from .file_types import UNQUANTIZED, Limits
+from .full_disk import cannot_write
 from .passages import Passage
 from .reference import Sample, reference_logits
 from .verdict import Speed, VerificationFailed
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 CONTINUATION = 24
 """Tokens that the model continues each prompt with."""
+
+_NO_MEMORY = re.compile(r"llama\.cpp ended with SIGKILL|\w*MemoryError")
+_SYSTEM_ERROR = re.compile(r"\w*Error: (?:\[Errno (\d+)\]|(\d+ requested and \d+ written))")
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def prove_tokenizer(gguf: Path, question: Question, *, threads: int) -> None:
     """Hold the tokenizer, the end tokens and the template of a GGUF to the question; no weights are needed.
 
     Raises:
-        VerificationFailed: as `ask`.
+        BadInput, VerificationFailed: as `ask`.
     """
     _run(gguf, "tokenizer", question, prompts=[], passages=[], threads=threads, advance=lambda amount: None)
 
@@ -91,6 +98,7 @@ def ask(
         advance: called with 1 after each prompt and passage.
 
     Raises:
+        BadInput: there is not enough memory or disk for the check.
         VerificationFailed: another id, an end token that does not end, another template; or llama.cpp cannot run it.
     """
     import numpy as np
@@ -256,10 +264,26 @@ def _run(
         file.write_text(json.dumps(content), encoding="utf-8")
         run_child("convert.probe", request, on_report)
     except ChildFailed as failure:
+        _check_room(gguf, failure)
         raise VerificationFailed(f"{file_type}: llama.cpp cannot run the file: {failure}") from failure
     finally:
         file.unlink(missing_ok=True)
     return said
+
+
+def _check_room(gguf: Path, failure: ChildFailed) -> None:
+    """Raise `BadInput` if the child failed for want of memory or disk, which says nothing about the model."""
+    # A child passes exceptions on as text, its own end by a signal too.
+    said = str(failure)
+    if _NO_MEMORY.match(said):
+        raise BadInput(
+            "the system ended llama.cpp, most likely for lack of memory; close other programs, or skip the check with "
+            "--no-verify"
+        ) from failure
+    if found := _SYSTEM_ERROR.match(said):
+        error = OSError(int(found[1]), os.strerror(int(found[1]))) if found[1] else OSError(found[2])
+        if sentence := cannot_write(gguf.with_suffix(".logits"), error):
+            raise BadInput(sentence) from failure
 
 
 def _shown(ids: list[int], tokenizer: Any) -> str:

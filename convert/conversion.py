@@ -11,11 +11,12 @@ from datasets_cfg.digest import file_digest
 from datasets_cfg.errors import BadInput
 
 from .architecture import context_length
-from .calibrate import importance_matrix
+from .calibrate import Calibration, open_calibration
 from .card_texts import card_texts
 from .choose import CONTEXT, choose_type, ram_needed
 from .compare import Question
 from .file_types import AUTO, chosen_types
+from .imatrix import compute_imatrix
 from .imatrix_file import ImportanceMatrix, write_imatrix
 from .intermediate import prove_vocabulary, tensor_bytes, write_intermediate
 from .model import Model, open_model
@@ -26,13 +27,16 @@ from .publish import publish
 from .quantize import quantize, quantized_size
 from .reference import make_samples
 from .report import FileReport, Report, print_report
-from .source import open_source
-from .split import split_gguf
+from .source import check_apart, open_source
+from .split import check_split, split_gguf
 from .verification import Findings, verify
 from .work_folder import work_folder
 
-_PROVEN_CONVERSATIONS = 100
+PROVEN_CONVERSATIONS = 100
 """Conversations of the mixture whose token ids are compared."""
+
+HELD_OUT_CONVERSATIONS = 2000
+"""Conversations of the mixture that are looked at for answers to predict."""
 
 
 DEFAULT = ("Q8_0",)
@@ -53,21 +57,30 @@ def convert(options: Options) -> Report:
     source = open_source(options.model, base=options.base, revision=options.revision, quiet=options.quiet)
     model = open_model(source, name=options.name)
     mixture = options.mixture or (options.imatrix if options.imatrix and options.imatrix.is_dir() else None)
-    rows = conversations(mixture, "eval") if mixture and options.verify else []
+    rows = conversations(mixture, "eval", most=HELD_OUT_CONVERSATIONS) if mixture and options.verify else []
+    check_apart(options.out, source)
+    question = _question(model, mixture, rows) if options.verify else None
+    calibration = None
+    if options.imatrix is not None:
+        calibration = open_calibration(
+            options.imatrix,
+            model.tokenizer,
+            tokens=options.imatrix_tokens,
+            context=context_length(model.config),
+        )
     step = progress_steps(quiet=options.quiet)
     if not options.quiet:
         for note in model.notes:
             print(f"note: {note}", file=sys.stderr)
     matrix_name = f"{model.name}-imatrix.gguf"
     with work_folder(options.out, overwrite=options.overwrite) as work:
-        question = _question(model, rows) if options.verify else None
         if question:
             # Before anything that takes long, as it needs no weights.
             prove_vocabulary(model, question, work, threads=options.threads)
         intermediate, digest = write_intermediate(model, work, verified=options.verify, step=step)
-        matrix = _matrix(model, intermediate, options, step)
         if AUTO in wanted:
-            wanted = _with_choice(wanted, model, intermediate, matrix, options)
+            wanted = _with_choice(wanted, model, intermediate, options)
+        matrix = _matrix(calibration, intermediate, options.threads, step)
         made = {
             model.file_type: intermediate,
             **{name: work / f"{name}.gguf" for name in wanted if name != model.file_type},
@@ -85,6 +98,8 @@ def convert(options: Options) -> Report:
                         imatrix=matrix,
                         imatrix_name=matrix_name if matrix else None,
                     )
+            if options.split_max_size is not None:
+                check_split(made[file_type], options.split_max_size)
         findings = verify(model, question, rows, made, threads=options.threads, step=step) if question else None
         files = _files(model, made, wanted, findings, options, step)
         report = Report(
@@ -111,23 +126,23 @@ def convert(options: Options) -> Report:
     return report
 
 
-def _question(model: Model, rows: Sequence[Mapping[str, Any]]) -> Question:
-    samples = make_samples(model.tokenizer, model.chat_template, rows[:_PROVEN_CONVERSATIONS])
+def _question(model: Model, mixture: Path | None, rows: Sequence[Mapping[str, Any]]) -> Question:
+    if rows and model.chat_template is None:
+        raise BadInput(f"--mixture {mixture}: the checkpoint has no chat template for conversations; leave it out")
+    samples = make_samples(model.tokenizer, model.chat_template, rows[:PROVEN_CONVERSATIONS])
+    if rows and not any(sample.of_mixture for sample in samples):
+        raise BadInput(f"--mixture {mixture}: the model's chat template refuses its conversations; leave it out")
     return Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)
 
 
-def _matrix(model: Model, intermediate: Path, options: Options, step: Step) -> ImportanceMatrix | None:
-    if options.imatrix is None:
-        return None
-    return importance_matrix(
-        options.imatrix,
-        intermediate,
-        model.tokenizer,
-        tokens=options.imatrix_tokens,
-        context=context_length(model.config),
-        threads=options.threads,
-        step=step,
-    )
+def _matrix(
+    calibration: Calibration | ImportanceMatrix | None, intermediate: Path, threads: int, step: Step
+) -> ImportanceMatrix | None:
+    if not isinstance(calibration, Calibration):
+        return calibration
+    sequences = calibration.sequences
+    with step("importance matrix", len(sequences)) as advance:
+        return compute_imatrix(intermediate, sequences, threads=threads, advance=advance, datasets=[calibration.name])
 
 
 def _files(
@@ -176,12 +191,10 @@ def _parameters(model: Model) -> int:
     return sum(math.prod(plan.shape) for plan in model.plans)
 
 
-def _with_choice(
-    wanted: list[str], model: Model, intermediate: Path, matrix: ImportanceMatrix | None, options: Options
-):
+def _with_choice(wanted: list[str], model: Model, intermediate: Path, options: Options) -> list[str]:
     """The types with the one that fits in place of `auto`."""
     chosen, reckoning = choose_type(
-        lambda file_type: quantized_size(intermediate, file_type, imatrix=matrix), options.ram, model.config
+        lambda file_type: quantized_size(intermediate, file_type), options.ram, model.config
     )
     if not options.quiet:
         print(f"auto: {reckoning}", file=sys.stderr)

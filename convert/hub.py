@@ -31,12 +31,19 @@ def local_folder(name: str, *, revision: str | None = None, quiet: bool = False)
         BadInput: it is neither, or it cannot be fetched; the message says why and what to do.
     """
     folder = Path(name)
-    if folder.is_dir():
+    try:
+        there = folder.exists()
+    except OSError as error:  # a name that is too long, or in a folder that may not be read
+        raise BadInput(
+            f"{name[:100]} cannot be opened ({error.strerror}); give the folder of a checkpoint, or a hub id of the "
+            "form owner/name"
+        ) from None
+    if there and folder.is_dir():
         if revision is not None:
             raise BadInput(f"{name} is a folder on this machine, so it has no revision {revision}; leave it out")
         return folder
-    if folder.exists() or not _HUB_ID.fullmatch(name):
-        hint = "is a file" if folder.exists() else "is not there"
+    if there or not _HUB_ID.fullmatch(name):
+        hint = "is a file" if there else "is not there"
         raise BadInput(f"{name} {hint}; give the folder of a checkpoint, or a hub id of the form owner/name")
     snapshot = _fetch(name, revision, quiet=quiet)
     if not any(snapshot.glob("*.safetensors")):

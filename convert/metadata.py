@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from datasets_cfg.errors import BadInput
+from datasets_cfg.errors import BadInput, one_line
 
 from .checkpoint import read_json
 
@@ -14,19 +14,24 @@ if TYPE_CHECKING:
     import gguf
 
 
+_LONGEST = 1000
+"""Characters of a name; what is longer is none."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What the checkpoint's model card and koala.json say; empty where they say nothing.
 
     Attributes:
-        license: the card's licence, usually an SPDX identifier; of an unusual licence its `license_name`.
-        license_link: where the text of an unusual licence is.
+        license: the card's licence, usually an SPDX identifier; of an unusual one `other`.
+        license_name, license_link: what an unusual licence is called, and where its text is.
         base_models, datasets: hub ids or titles; of folders only the last part, since a path is nobody's business.
         languages: ISO 639 codes.
         koala: the plain values of koala.json (recipe, mixture, seed, commit, …) by their dotted path.
     """
 
     license: str | None = None
+    license_name: str | None = None
     license_link: str | None = None
     base_models: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
@@ -43,10 +48,9 @@ def read_provenance(folder: Path) -> Provenance:
     card = _front_matter(folder / "README.md")
     koala = read_json(folder / "koala.json") if (folder / "koala.json").is_file() else {}
     told = {**koala, **card}
-    license = next(iter(_strings(told.get("license"))), None)
-    named = next(iter(_strings(told.get("license_name"))), None)
     return Provenance(
-        license=named if license == "other" and named else license,
+        license=next(iter(_strings(told.get("license"))), None),
+        license_name=next(iter(_strings(told.get("license_name"))), None),
         license_link=next(iter(_strings(told.get("license_link"))), None),
         base_models=[without_folders(name) for name in _strings(told.get("base_model"))],
         datasets=[without_folders(name) for name in _strings(told.get("datasets"))],
@@ -59,6 +63,8 @@ def add_provenance(writer: "gguf.GGUFWriter", provenance: Provenance) -> None:
     """Write it into the metadata: GGUF's general keys, and koala.json under `koala.`."""
     if provenance.license:
         writer.add_license(provenance.license)
+    if provenance.license_name:
+        writer.add_license_name(provenance.license_name)
     if provenance.license_link:
         writer.add_license_link(provenance.license_link)
     if provenance.base_models:
@@ -82,13 +88,13 @@ def _front_matter(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as text in UTF-8 ({one_line(error)}); mend or remove it") from None
     block = re.match(r"---\r?\n(.*?)\r?\n---\s*$", text, re.DOTALL | re.MULTILINE)
     try:
         content = yaml.safe_load(block[1]) if block else {}
-    except yaml.YAMLError as error:
-        raise BadInput(
-            f"{path}: its front matter is not YAML ({' '.join(str(error).split())}); mend or remove it"
-        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: its front matter is not YAML ({one_line(error)}); mend or remove it") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -98,12 +104,13 @@ def _strings(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     # A dataset may be a record with a name, and YAML reads the language code `no` as false.
     named = [item.get("name") if isinstance(item, dict) else item for item in values]
-    return ["no" if item is False else str(item) for item in named if item is not None]
+    texts = ["no" if item is False else str(item) for item in named if isinstance(item, (str, int, float))]
+    return [text for text in texts if len(text) <= _LONGEST]
 
 
 def without_folders(name: str) -> str:
     """A hub id or a title as it is, of a path only its end."""
-    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
+    is_path = name.startswith(("/", "./", "../", "~")) or "\\" in name or (name.count("/") > 1 and " " not in name)
     return PureWindowsPath(name).name if is_path and "://" not in name else name
 
 
@@ -111,5 +118,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = ""):
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, (str, int, float, bool)):
+        elif isinstance(value, str):
+            yield f"{prefix}{key}", without_folders(value)
+        elif isinstance(value, (int, float, bool)):
             yield f"{prefix}{key}", value

@@ -14,6 +14,9 @@ from .source import Source
 from .template import portable_template
 from .tokenizer import TokenizerFields, load_tokenizer, stop_ids, tokenizer_fields
 
+_LONGEST_NAME = 200
+"""Bytes; file systems allow 255, and the type and the number of a part come after it."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -53,8 +56,12 @@ def open_model(source: Source, *, name: str | None) -> Model:
         BadInput: something about it cannot be converted.
     """
     name = name or source.name
-    if Path(name).name != name:
+    if Path(name).name != name or "\\" in name:
         raise BadInput(f"--name {name}: a file name cannot hold a path; name the folder with --out")
+    if not name.isprintable() or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        raise BadInput(
+            f"--name {name!r}: a name is up to {_LONGEST_NAME} bytes of letters that can be printed; choose another"
+        )
     _silence_transformers()
     config = load_config(source.checkpoint)
     plans = plan_tensors(config, source.checkpoint)
@@ -75,7 +82,7 @@ def open_model(source: Source, *, name: str | None) -> Model:
         ]
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several templates by name
-        template = template.get("default")
+        template = tokenizer.chat_template = template.get("default")
     if template is not None:
         template = portable_template(template, special_tokens(tokenizer))
     else:
@@ -99,7 +106,10 @@ def _provenance(source: Source) -> Provenance:
     """What the cards say; of an adapter whose card names no base, the base that its configuration names."""
     told = read_provenance(source.folder)
     named = source.adapter.config.get("base_model_name_or_path") if source.adapter else None
-    return replace(told, base_models=[without_folders(named)]) if named and not told.base_models else told
+    if not named or told.base_models:
+        return told
+    # A folder of this machine must not read like somebody's repository.
+    return replace(told, base_models=[Path(named).name if Path(named).is_dir() else without_folders(named)])
 
 
 def _silence_transformers() -> None:

@@ -91,6 +91,7 @@ class Card:
         mixture: the name of the Koala mixture, and `mixture_digest` its hash.
         languages: ISO 639 codes.
         license: SPDX identifier, or whatever the checkpoint's card says.
+        license_name, license_link: of an unusual licence.
         imatrix: what the importance matrix was computed on; None if there is none.
         proof: None for files that were not verified.
         modelfile: name of the Ollama Modelfile beside the card, or None.
@@ -110,6 +111,8 @@ class Card:
     mixture_digest: str | None = None
     languages: Sequence[str] = ()
     license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
     imatrix: str | None = None
     proof: CardProof | None = None
     modelfile: str | None = None
@@ -139,7 +142,7 @@ def _front_matter(card: Card) -> str:
 
     hub_bases = [name for name in card.base_models if _is_hub_id(name)]
     facts = {
-        **_license_fields(card.license),
+        **_license_fields(card),
         "language": [code for code in card.languages if _LANGUAGE.fullmatch(code)],
         "base_model": card.source if _is_hub_id(card.source) else hub_bases,
         # The files are a quantized form of the checkpoint, not of what that was trained from.
@@ -153,9 +156,13 @@ def _front_matter(card: Card) -> str:
     return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=10**6)}---"
 
 
-def _license_fields(text: str | None) -> dict[str, str]:
+def _license_fields(card: Card) -> dict[str, str]:
+    text = card.license
     if not text:
         return {}
+    named = {"license_name": card.license_name, "license_link": card.license_link}
+    if text == "other" and card.license_name:
+        return {"license": "other", **{key: _one_line(value) for key, value in named.items() if value}}
     identifier = text.strip().lower()
     # The hub knows identifiers only; everything else is "other" with a name.
     if _LICENSE_ID.fullmatch(identifier):
@@ -218,7 +225,9 @@ def _explained(card: Card, shown: dict[str, list[str]]) -> list[str]:
     """What the columns mean that do not explain themselves."""
     sentences = []
     if "RAM at 4k" in shown:
-        sentences.append("*RAM at 4k* is reckoned for 4,096 tokens of context, on a CPU.")
+        sentences.append(
+            "*RAM at 4k* is reckoned for 4,096 tokens of context, or the model's own if that is less, on a CPU."
+        )
     if "mean KLD" in shown:
         sentences.append(
             "*Mean KLD* says how far the predictions are from those of the unquantized file, in nats: 0 is identical."
@@ -353,8 +362,8 @@ def _licence(card: Card) -> str:
         )
     bases = f" and of what it was trained from ({', '.join(map(_named, card.base_models))})" if card.base_models else ""
     return (
-        f"## Licence\n\n{_escaped(card.license)}, as the checkpoint says. The terms of the checkpoint{bases} hold for "
-        "these files, too."
+        f"## Licence\n\n{_escaped(card.license_name or card.license)}, as the checkpoint says. The terms of the "
+        f"checkpoint{bases} hold for these files, too."
     )
 
 

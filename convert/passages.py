@@ -1,5 +1,6 @@
 """Conversations of a mixture as token ids: the ones that files are measured on, and those for an importance matrix."""
 
+import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +31,41 @@ class Passage:
     held_out: bool = False
 
 
-def conversations(mixture: Path, split: str) -> list[Mapping[str, Any]]:
-    """The rows of a split, `messages` and `chat_template_kwargs`, in an order that mixes the sources.
+def conversations(mixture: Path, split: str, *, most: int) -> list[Mapping[str, Any]]:
+    """The first rows of a split, `messages` and `chat_template_kwargs`, in an order that mixes the sources.
 
-    The order is that of the rows' hashed ids, so it is the same on every machine.
+    The order is that of the rows' hashed ids, so it is the same on every machine. Only the rows that are returned are
+    ever in memory as Python's objects.
+
+    Args:
+        mixture: the folder.
+        split: `train` or `eval`.
+        most: how many rows at most.
 
     Raises:
         BadInput: the folder is no mixture, or its split is empty.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["id", "messages", "chat_template_kwargs"]
-    rows = [row for file in split_files(mixture, split) for row in pq.read_table(file, columns=columns).to_pylist()]
-    if not rows:
+    found = []
+    for file in split_files(mixture, split):
+        ids = pq.read_table(file, columns=["id"]).column("id").to_pylist()
+        found += [(digest(name), file, number) for number, name in enumerate(ids)]
+    if not found:
         raise BadInput(f"{mixture} has no conversations in its {split} split; build it with more rows")
-    return sorted(rows, key=lambda row: digest(row["id"]))
+    chosen = heapq.nsmallest(most, found)
+    rows: dict[tuple[Path, int], Mapping[str, Any]] = {}
+    for file in {file for _, file, _ in chosen}:
+        wanted = {number for _, other, number in chosen if other == file}
+        first = 0
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(1024, columns=["messages", "chat_template_kwargs"]):
+                here = [number - first for number in wanted if first <= number < first + len(batch)]
+                taken = batch.take(pa.array(here, pa.int64())).to_pylist()
+                rows |= {(file, first + number): row for number, row in zip(here, taken, strict=True)}
+                first += len(batch)
+    return [rows[file, number] for _, file, number in chosen]
 
 
 def mixture_name(mixture: Path) -> str:

@@ -175,6 +175,7 @@ def _cut(text: str) -> str:
 
 def _check_matrix(matrix: ImportanceMatrix, planned: list[PlannedTensor]) -> None:
     known = False
+    missing = None
     for tensor in planned:
         # The quantizer never insists on a matrix for the embeddings.
         if tensor.name in matrix.sums and not tensor.name.startswith("token_embd"):
@@ -185,9 +186,15 @@ def _check_matrix(matrix: ImportanceMatrix, planned: list[PlannedTensor]) -> Non
                     f"{columns}; compute one on this model"
                 )
             known = True
+        elif tensor.name.startswith("blk.") and tensor.bytes_after != tensor.bytes_before:
+            missing = missing or tensor.name
     if not known:
         raise BadInput(
             "--imatrix: the matrix is of another model: it knows none of this one's weights; compute one on this model"
+        )
+    if missing:
+        raise BadInput(
+            f"--imatrix: the matrix lacks {missing}, so it is of a part of the model; compute it on the whole model"
         )
 
 

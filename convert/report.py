@@ -275,7 +275,7 @@ def _method(report: Report) -> str:
     )
     known = report.proof.divergence.perplexity if report.proof else None
     baseline = f" The unquantized file's perplexity is {known:.4g}." if known else ""
-    matrix = f" Types of few bits used an importance matrix from {_plain(report.imatrix)}." if report.imatrix else ""
+    matrix = f" Quantized with an importance matrix from {_plain(report.imatrix)}." if report.imatrix else ""
     return (
         f"KLD (nats), top-1 agreement and perplexity compare each file with the unquantized one in llama.cpp, on {on}."
         f"{baseline} Tokens per second are those of this machine's CPU with {report.threads} threads.{matrix}"

@@ -55,12 +55,23 @@ def open_source(model: str, *, base: str | None, revision: str | None, quiet: bo
         checkpoint = open_checkpoint(folder)
         return Source(name, title, folder, checkpoint, checkpoint)
     adapter = open_adapter(folder)
+    revision = None
     if base is None:
-        base, revision = base_name(adapter), adapter.config.get("revision")
-    else:
-        revision = None
+        base = base_name(adapter)
+        revision = None if Path(base).is_dir() else adapter.config.get("revision")
     under = open_checkpoint(local_folder(base, revision=revision, quiet=quiet))
     whole = merged(under, adapter)
     # The adapter's own tokenizer has the chat template that it was trained on.
     owner = folder if (folder / "tokenizer.json").is_file() else under.folder
     return Source(name, title, folder, whole, Checkpoint(owner, whole.config, {}), under, adapter)
+
+
+def check_apart(out: Path, source: Source) -> None:
+    """Refuse to write a card and a report over those of what is converted.
+
+    Raises:
+        BadInput: `out` is a folder of the source.
+    """
+    folders = [source.folder, source.checkpoint.folder, source.tokenizer.folder]
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise BadInput(f"--out {out} is the folder of the model itself, whose README.md would be lost; choose another")

@@ -76,6 +76,17 @@ def split_gguf(path: Path, max_size: int, advance: Callable[[int], None]) -> lis
     return targets
 
 
+def check_split(path: Path, max_size: int) -> None:
+    """Find out whether the GGUF can be split into parts of this size.
+
+    Raises:
+        BadInput: as `split_gguf`.
+    """
+    layout = read_layout(path)
+    if layout.size > max_size:
+        _distribute(layout, max_size)
+
+
 def _distribute(layout: Layout, max_size: int) -> list[list[TensorInfo]]:
     """Tensors of each part, in the order of the file: each part takes as many as it has room for."""
     header = _header_size(layout, [], first=True)

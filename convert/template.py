@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from datasets_cfg.errors import BadInput
+from datasets_cfg.errors import BadInput, one_line
 
 from .corpus import CONVERSATIONS
 
@@ -45,7 +45,7 @@ def portable_template(template: str, special_tokens: Mapping[str, str]) -> str:
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    stripped = without_generation_tags(template)
+    stripped = _without_other_tokens(without_generation_tags(template), special_tokens)
     rendered, refusal = 0, None
     for messages in CONVERSATIONS:
         for ask in (False, True):
@@ -56,6 +56,8 @@ def portable_template(template: str, special_tokens: Mapping[str, str]) -> str:
             except TemplateError as error:
                 refusal = error
                 continue  # a template may refuse a system message, say
+            except Exception as error:  # a template may divide by zero, or call itself for ever
+                raise BadInput(f"the chat template fails: {one_line(error)}; mend it or remove it") from error
             rendered += 1
             try:
                 after = _render_plainly(stripped, messages, add_generation_prompt=ask, **special_tokens)
@@ -69,6 +71,15 @@ def portable_template(template: str, special_tokens: Mapping[str, str]) -> str:
     if not rendered:
         raise BadInput(f"the chat template renders none of the sample conversations: {refusal}")
     return stripped
+
+
+def _without_other_tokens(template: str, special_tokens: Mapping[str, str]) -> str:
+    """The template with empty texts for the tokens that the tokenizer does not have.
+
+    transformers renders them as nothing, but of a file that names no beginning of sequence llama.cpp takes token 11.
+    """
+    missing = [name for name in ("bos_token", "eos_token") if name in template and name not in special_tokens]
+    return "".join(f'{{%- set {name} = "" -%}}' for name in missing) + template
 
 
 def _render_plainly(template: str, messages: Sequence[Mapping[str, str]], **variables: object) -> str:

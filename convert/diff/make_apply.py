@@ -21,7 +21,7 @@ from ..checkpoint import open_checkpoint
 from ..full_disk import full_disk_is_bad_input
 from ..progress import progress_steps
 from .bit_difference import add, cast, difference
-from .packed import PackedWriter, read_packed
+from .packed import PackedWriter, check_whole, read_packed
 from .record import BaseTensor, DiffRecord, Shard, fits, is_carried, read_record, write_record
 from .safetensors_layout import Layout, Region, read_layout
 from .tensor_pieces import create_file, read_bits, spans, write_bits
@@ -82,7 +82,7 @@ def make_diff(
     _check_pair(base, tuned, base_places, tuned_places)
     layouts = {file: read_layout(file) for file in sorted({place.file for place in tuned_places.values()})}
     names = _diff_files(len(layouts))
-    carried, left_out = _other_files(tuned)
+    carried, left_out = _other_files(tuned, {file.name for file in layouts})
     with full_disk_is_bad_input(out), staged_folder(out, overwrite=overwrite) as staged:
         writers = {
             file: _writer(staged / name, layouts[file], compress) for file, name in zip(layouts, names, strict=True)
@@ -196,6 +196,7 @@ def _writer(file: Path, layout: Layout, compress: bool) -> tuple[Write, Callable
 def _reader(file: Path, wanted: Layout, packed: bool) -> Read:
     layout = read_layout(file)
     if packed:
+        check_whole(file, layout, wanted)
         return lambda name, first, count: read_packed(file, layout, name, first, count, wanted.regions[name].dtype)
     if layout.header != wanted.header:
         raise BadInput(f"{file} does not belong to the diff.json beside it; get the diff again")
@@ -305,9 +306,9 @@ def _diff_files(count: int) -> list[str]:
     )
 
 
-def _other_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Names beside the weights: what is carried along, and what is not. Hidden ones are not mentioned."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix != ".safetensors" and path.name[0] != ".")
+def _other_files(folder: Path, weights: set[str]) -> tuple[list[str], list[str]]:
+    """Names beside the model's weight files: what is carried along, and what is not. Hidden ones are not mentioned."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in weights and path.name[0] != ".")
     carried = [name for name in names if is_carried(name) and (folder / name).is_file()]
     return carried, [name for name in names if name not in carried]
 

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from datasets_cfg.errors import BadInput
 
 from .bit_difference import pack, unpack
-from .safetensors_layout import Layout
+from .safetensors_layout import BYTES, Layout
 from .tensor_pieces import PIECE, spans
 
 if TYPE_CHECKING:
     import numpy as np
+
+_DEFLATE_AT_MOST = 1032
+"""Bytes that deflate can make of one: two bits for each run of 258. https://zlib.net/zlib_tech.html"""
 
 
 class PackedWriter:
@@ -56,15 +59,31 @@ class PackedWriter:
         return json.dumps(self._entries, separators=(",", ":")).encode()
 
 
-def read_packed(file: Path, layout: Layout, name: str, first: int, count: int, dtype: str) -> "np.ndarray":
-    """The piece of a tensor that begins at the element `first`, decompressed; `layout` is the file's own.
+def check_whole(file: Path, layout: Layout, wanted: Layout) -> None:
+    """Check that every piece of the tensors is there, so that no more room is taken than the file has content for.
+
+    Args:
+        file: a file of compressed pieces.
+        layout: the file's own.
+        wanted: that of the weight file that is to be made of it.
 
     Raises:
-        BadInput: the piece is not there or damaged.
+        BadInput: a piece is missing, or has fewer bytes than it can have.
     """
-    region = layout.regions.get(_piece_name(name, first))
-    if region is None:
-        raise BadInput(f"{file} lacks a part of the tensor {name}; get the diff again")
+    for name, region in wanted.regions.items():
+        for first, count in spans(region.elements):
+            piece = layout.regions.get(_piece_name(name, first))
+            if piece is None or piece.size * _DEFLATE_AT_MOST < count * BYTES[region.dtype]:
+                raise BadInput(f"{file} lacks a part of the tensor {name}; get the diff again")
+
+
+def read_packed(file: Path, layout: Layout, name: str, first: int, count: int, dtype: str) -> "np.ndarray":
+    """The piece of a tensor that begins at the element `first`, decompressed; `layout` is the file's own, and whole.
+
+    Raises:
+        BadInput: the piece is damaged.
+    """
+    region = layout.regions[_piece_name(name, first)]
     with file.open("rb") as handle:
         handle.seek(region.begin)
         packed = handle.read(region.size)

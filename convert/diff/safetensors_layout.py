@@ -96,6 +96,6 @@ def read_layout(file: Path) -> Layout:
             layout = parse_layout(handle.read(length).decode())
         if (size := file.stat().st_size) != layout.file_size:
             raise ValueError(f"it has {size:,} bytes and its header describes {layout.file_size:,}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file} is missing, damaged or cut short ({one_line(error)}); copy it again") from None
     return layout

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convert.checkpoint import open_checkpoint, own_dtype
+from convert.checkpoint import open_checkpoint, own_dtype, read_json
 from convert.metadata import read_provenance
 from datasets_cfg.errors import BadInput
 
@@ -33,8 +33,16 @@ def damage(folder, how, edit_json):
         edit_json(folder / "config.json", quantization_config={"bits": 4})
     if how == "integers":
         save_file({"a": torch.ones(2, 2, dtype=torch.int8)}, weights)
-    if how in ("missing shard", "missing tensor", "outside"):
+    if how == "config is a folder":
+        (folder / "config.json").unlink()
+        (folder / "config.json").mkdir()
+    if how == "config is deep":
+        (folder / "config.json").write_text('{"a":' * 10**5)
+    if how == "half a character":
+        (folder / "config.json").write_text(r'{"a": ["\ud83d\ude00", {"\uDE00": 1}]}')
+    if how in ("no file", "missing shard", "missing tensor", "outside"):
         index = {
+            "no file": {"a": ["model.safetensors"]},
             "missing shard": {"a": "model-00001-of-00002.safetensors"},
             "missing tensor": {"a": WEIGHTS},
             "outside": {"a": f"../{WEIGHTS}"},
@@ -50,12 +58,16 @@ def damage(folder, how, edit_json):
         ("a file", "a checkpoint is a folder"),
         ("no config", "has no config.json"),
         ("config is not JSON", "is not JSON"),
+        ("config is a folder", "config.json cannot be read"),
+        ("config is deep", "config.json is nested too deeply"),
+        ("half a character", "config.json holds half of a character"),
         ("no weights", "neither model.safetensors nor"),
         ("pickle", "only pickled weights.*save_pretrained"),
         ("cut short", "damaged or cut short"),
         ("adapter", "is a PEFT adapter"),
         ("quantized", "already quantized"),
         ("integers", "is I8; only F32, BF16, F16"),
+        ("no file", "index.json does not name the file of the tensor a"),
         ("missing shard", "names model-00001-of-00002.safetensors, which is missing"),
         ("missing tensor", "lacks the tensor a that"),
         ("outside", "not a file of this folder"),
@@ -64,6 +76,17 @@ def damage(folder, how, edit_json):
 def test_what_cannot_be_converted_is_refused(broken, edit_json, how, message):
     with pytest.raises(BadInput, match=message):
         open_checkpoint(damage(broken, how, edit_json))
+
+
+def test_a_character_in_two_halves_is_whole(tmp_path):
+    (tmp_path / "a.json").write_text(r'{"a": "\ud83d\ude00 \\ud83d"}')
+    assert read_json(tmp_path / "a.json") == {"a": "\U0001f600 \\ud83d"}
+
+
+def test_an_empty_tensor_is_finite(broken):
+    save_file({**load_file(broken / WEIGHTS), "empty": torch.ones(0, 4)}, broken / WEIGHTS)
+    with open_checkpoint(broken).reader() as read:
+        assert read("empty").shape == (0, 4)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

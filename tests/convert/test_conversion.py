@@ -173,7 +173,10 @@ def test_help_is_quick_and_light():
         (["nowhere", "--out", "{tmp}/o"], "nowhere is not there; give the folder of a checkpoint"),
         (["{checkpoint}", "--out", "{tmp}/o", "--quantize", "Q9"], "there is no such type"),
         (["{checkpoint}", "--out", "{tmp}/o", "--name", "a/b"], "cannot hold a path"),
-        (["{checkpoint}", "--out", "{checkpoint}"], "is not empty; choose another or pass --overwrite"),
+        (["{checkpoint}", "--out", "{checkpoint}/.."], "is not empty; choose another or pass --overwrite"),
+        (["{checkpoint}", "--out", "{checkpoint}"], "is the folder of the model itself"),
+        (["{checkpoint}", "--out", "{tmp}/o", "--name", "a" * 300], "up to 200 bytes"),
+        (["{checkpoint}", "--out", "{tmp}/o", "--name", "a\x1b[31m"], "letters that can be printed"),
         (["{checkpoint}", "--out", "{checkpoint}/config.json"], "is a file"),
     ],
 )

@@ -1,3 +1,4 @@
+import pyarrow.parquet as pq
 import pytest
 
 from convert.passages import calibration, conversations, held_out
@@ -13,14 +14,16 @@ def tokenizer(byte_level_tokenizer):
 
 
 def test_conversations_come_in_an_order_of_their_own(mixture):
-    rows = conversations(mixture, "train")
-    sources = [row["id"].partition("/")[0] for row in rows]
-    assert len(set(sources[:30])) > 4  # the files have one source after the other
-    assert rows == conversations(mixture, "train")
+    rows = conversations(mixture, "train", most=10_000)
+    stored = pq.read_table(next(mixture.glob("train-*.parquet"))).to_pylist()
+    assert len(rows) == len(stored) > 300
+    sources = [next(other["source"] for other in stored if other["messages"] == row["messages"]) for row in rows[:30]]
+    assert len(set(sources)) > 4  # the files have one source after the other
+    assert conversations(mixture, "train", most=7) == rows[:7]
 
 
 def test_only_predictions_of_answers_are_compared(mixture, tokenizer):
-    rows = conversations(mixture, "eval")
+    rows = conversations(mixture, "eval", most=100)
     passages = held_out(rows, tokenizer, predictions=300, length=200)
     assert sum(len(passage.positions) for passage in passages) == 300
     encoded = [encode(tokenizer, row["messages"], **row["chat_template_kwargs"]) for row in rows]
@@ -37,16 +40,16 @@ def test_a_template_that_does_not_say_what_answers_are_counts_every_token(mixtur
 
     tokenizer = AutoTokenizer.from_pretrained(byte_level_tokenizer)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    (passage,) = held_out(conversations(mixture, "eval")[:1], tokenizer, predictions=10_000, length=50)
+    (passage,) = held_out(conversations(mixture, "eval", most=100)[:1], tokenizer, predictions=10_000, length=50)
     assert passage.positions == list(range(len(passage.ids) - 1))
 
 
 def test_calibration_stops_at_its_tokens(mixture, tokenizer):
-    sequences = calibration(conversations(mixture, "train"), tokenizer, tokens=1000, length=100)
+    sequences = calibration(conversations(mixture, "train", most=500), tokenizer, tokens=1000, length=100)
     assert all(len(ids) <= 100 for ids in sequences)
     assert 1000 <= sum(map(len, sequences)) < 1100
 
 
 def test_a_folder_that_is_no_mixture_is_refused(tmp_path):
     with pytest.raises(BadInput, match="datasets_cfg build"):
-        conversations(tmp_path, "eval")
+        conversations(tmp_path, "eval", most=1)

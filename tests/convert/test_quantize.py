@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(model, matrix, tmp_path
     wider = ImportanceMatrix(wide, matrix.counts, 1, 512, ())
     assert "it has 512 columns for blk.0.attn_k.weight, this one 256" in refusal("Q4_0", wider)
     partial = renamed(matrix, lambda name: name.replace("blk.1.ffn_up", "other"))
-    assert "Missing importance matrix for tensor blk.1.ffn_up.weight" in refusal("IQ2_XXS", partial)
+    assert "the matrix lacks blk.1.ffn_up.weight" in refusal("IQ2_XXS", partial)
 
     (tmp_path / "broken.dat").write_bytes(b"no matrix")
     assert "broken.dat is damaged, or no importance matrix" in refusal("Q4_0", tmp_path / "broken.dat")

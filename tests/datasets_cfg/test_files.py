@@ -1,5 +1,7 @@
 """Folders appear whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
 from datasets_cfg.errors import BadInput
@@ -32,6 +34,32 @@ def test_a_folder_in_use_is_refused(tmp_path):
         pass
     with pytest.raises(BadInput, match="not empty"), staged_folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("out", [".", "..", "../here", "/"])
+def test_the_folder_where_one_works_is_not_replaced(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(BadInput, match="is or holds the current one"), staged_folder(Path(out), overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot be used for the output \(Not a dir"), staged_folder(
+        tmp_path / "file" / "out"
+    ):
+        pass
+
+
+def test_a_link_in_the_way_is_removed_and_not_followed(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "other")
+    with staged_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+    assert not any((tmp_path / "other").iterdir())
 
 
 def test_a_run_killed_between_the_renames_loses_nothing(tmp_path):
