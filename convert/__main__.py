@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from datasets_cfg.errors import exit_code
+from datasets_cfg.errors import exit_code, visible
 
 from .verdict import VerificationFailed
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except VerificationFailed as failure:
         if options.debug:
             raise
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {visible(str(failure))}", file=sys.stderr)
         return 1
 
 

@@ -66,7 +66,8 @@ def remove(path: Path) -> None:
 
 def check_free(out: Path, *, overwrite: bool = False) -> None:
     """Raise `BadInput` unless the folder `out` is missing, empty, or may be overwritten."""
-    if out.is_file():
+    # A device or a socket too: as a privileged user one could take its place.
+    if os.path.lexists(out) and not out.is_dir():
         raise BadInput(f"{out} is a file; name a folder for the output")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise BadInput(f"the output folder {out} is not empty; choose another or pass --overwrite")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets_cfg.errors import exit_code
+from datasets_cfg.errors import exit_code, visible
 
 _DESCRIPTION = """\
 Publish a tuned model as its difference to the base, which is worth nothing without the base; and get the model back, to
@@ -43,7 +43,7 @@ def _make(options: argparse.Namespace) -> None:
         ("left out, since they do not belong to a published model", left_out),
     ):
         if names:
-            print(f"{what}: {', '.join(names)}")
+            print(visible(f"{what}: {', '.join(names)}"))
 
 
 def _apply(options: argparse.Namespace) -> None:

@@ -311,7 +311,12 @@ def with_nan(tensors):
         ({"r": 5}, "has the rank 5 .* not of one adapter"),
         ({"r": "many"}, "the rank of .* is many"),
         ({"lora_alpha": None}, "lora_alpha of .* is None"),
+        ({"lora_alpha": 10**400}, "lora_alpha of .* not a number"),
         ({"rank_pattern": {"(": 3}}, r"'\(', which is no regular expression"),
+        ({"rank_pattern": {"a{99999999999}": 3}}, "which is no regular expression"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern is not an object"),
+        ({"alpha_pattern": "q_proj"}, "alpha_pattern is not an object"),
+        ({"revision": 5}, "the revision of the base is not a name"),
     ],
 )
 def test_settings_that_are_refused(settings, message, broken_adapter, edit_json):

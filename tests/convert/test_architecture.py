@@ -207,6 +207,9 @@ def test_norms_get_their_offset_in_float32(tmp_path):
             f"LM cannot be converted; known: {', '.join(FAMILIES)}$",
         ),
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "of Gemma 3 only the text model"),
+        ({"architectures": 5}, "architectures is not a list of names"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is not a list of names"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "architectures is not a list of names"),
         ({"hidden_act": "gelu"}, "the activation is gelu, and llama.cpp's llama knows only silu"),
         (
             {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},

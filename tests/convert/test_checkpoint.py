@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from convert.checkpoint import open_checkpoint, own_dtype, read_json
 from convert.metadata import read_provenance
+from convert.template import portable_template
 from datasets_cfg.errors import BadInput
 
 WEIGHTS = "model.safetensors"
@@ -122,3 +123,30 @@ def test_the_model_card_and_koala_json_are_read(tmp_path):
     (tmp_path / "README.md").write_text("---\n: [\n---\n")
     with pytest.raises(BadInput, match="front matter is not YAML"):
         read_provenance(tmp_path)
+
+
+def test_what_the_cards_say_is_kept_but_for_the_folders_of_a_machine(broken):
+    (broken / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: some-licence\nlicense_link: https://example.org/l\n"
+        "base_model: /home/me/base\ndatasets: [a/b, {x: 1}]\n---\n"
+    )
+    (broken / "koala.json").write_text(
+        json.dumps({"recipe": "a recipe: one / two / three", "train": {"data": "/home/me/secret/rows"}})
+    )
+    told = read_provenance(broken)
+    assert (told.license, told.license_name, told.license_link) == ("other", "some-licence", "https://example.org/l")
+    assert (told.base_models, told.datasets) == (["base"], ["a/b"])
+    assert told.koala == {"recipe": "a recipe: one / two / three", "train.data": "rows"}
+
+
+@pytest.mark.parametrize("content", [b"---\nlicense: \xff\n---\n", b"---\ndate: 2023-99-99\n---\n"])
+def test_a_card_that_cannot_be_read_is_a_sentence(broken, content):
+    (broken / "README.md").write_bytes(content)
+    with pytest.raises(BadInput, match="mend or remove it"):
+        read_provenance(broken)
+
+
+@pytest.mark.parametrize("template", ["{{ 1/0 }}", "{{ 1 + 'a' }}", "{{ range(100000000)|length }}"])
+def test_a_template_that_fails_in_its_own_way_is_a_sentence(template):
+    with pytest.raises(BadInput, match="the chat template fails"):
+        portable_template(template, {})

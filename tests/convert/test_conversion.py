@@ -153,6 +153,28 @@ def test_a_model_without_a_chat_template_is_converted_with_a_note(broken, tmp_pa
     assert "tokenizer.chat_template" not in read(tmp_path / "o" / "broken-Q8_0.gguf").fields
 
 
+def test_of_several_templates_the_default_is_taken(broken, edit_json, tmp_path):
+    template = (broken / "chat_template.jinja").read_text()
+    (broken / "chat_template.jinja").unlink()
+    named = [{"name": "default", "template": template}, {"name": "tool_use", "template": "tools"}]
+    edit_json(broken / "tokenizer_config.json", chat_template=named)
+    assert main([str(broken), "--out", str(tmp_path / "o"), "--quiet"]) == 0
+    fields = read(tmp_path / "o" / "broken-Q8_0.gguf").fields
+    assert fields["tokenizer.chat_template"].contents() == without_generation_tags(template)
+
+
+def test_a_model_without_a_bos_token_is_asked_without_one_everywhere(broken, edit_json, tmp_path):
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    edit_json(broken / "tokenizer_config.json", bos_token=None)
+    assert main([str(broken), "--out", str(tmp_path / "o"), "--quiet", "--no-verify"]) == 0
+    template = read(tmp_path / "o" / "broken-Q8_0.gguf").fields["tokenizer.chat_template"].contents()
+    # Of a file that names none, llama.cpp takes token 11 for the beginning of sequence.
+    asked = Jinja2ChatFormatter(template=template, bos_token=")", eos_token="</s>")
+    prompt = asked(messages=[{"role": "user", "content": "hi"}]).prompt
+    assert prompt == "BEGINNING OF CONVERSATION: USER: hi GPT:"
+
+
 def test_help_is_quick_and_light():
     code = (
         "import sys, convert.__main__ as command\n"

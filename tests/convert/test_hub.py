@@ -160,6 +160,12 @@ def test_what_is_neither_folder_nor_hub_id_is_a_sentence(tmp_path, monkeypatch, 
         local_folder(name)
 
 
+def test_a_name_that_is_too_long_is_a_sentence():
+    with pytest.raises(BadInput, match=r"xx cannot be opened \(File name too long\); give the folder") as caught:
+        local_folder("owner/" + "x" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_file_is_a_sentence(tmp_path):
     (tmp_path / "model.gguf").write_text("")
     with pytest.raises(BadInput, match="is a file; give the folder"):

@@ -81,6 +81,7 @@ def test_large_files_are_split(wide, tmp_path):
         (["--base", "{wide}"], "is a whole model, not an adapter"),
         (["--adapter-only"], "is a whole model, not a PEFT adapter"),
         (["--adapter-only", "--quantize", "Q8_0"], "an adapter file is one of F32, BF16, F16"),
+        (["--adapter-only", "--split-max-size", "1G"], "--split-max-size: an adapter file is small"),
         (["--split-max-size", "much"], "--split-max-size much"),
         (["--ram", "0"], "--ram 0"),
     ],
@@ -92,6 +93,31 @@ def test_an_option_that_cannot_be_is_a_sentence(wide, tmp_path, capsys, argument
     printed = capsys.readouterr().err
     assert message in printed and printed.splitlines()[-1].startswith("error: ")
     assert not out.exists()
+
+
+def test_a_mixture_that_the_model_cannot_be_asked_in_is_refused(broken, mixture, tmp_path, capsys):
+    arguments = [str(broken), "--out", str(tmp_path / "out"), "--mixture", str(mixture)]
+    (broken / "chat_template.jinja").write_text(
+        "{% if messages[0].content != 'Who are you?' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
+    )
+    assert main(arguments) == 2
+    assert "the model's chat template refuses its conversations" in capsys.readouterr().err
+    (broken / "chat_template.jinja").unlink()
+    assert main(arguments) == 2
+    assert "the checkpoint has no chat template for conversations" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_an_earlier_conversion_left_does_not_contradict_this_one(wide, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [str(wide), "--out", str(out), "--no-verify", "--quiet", "--overwrite"]
+    assert main([*arguments, "--quantize", "Q8_0", "F32"]) == 0
+    assert (out / "Modelfile").exists()
+    assert main([*arguments, "--split-max-size", "400k"]) == 0
+    assert not (out / "Modelfile").exists() and not (out / "wide-Q8_0.gguf").exists()
+    assert (out / "wide-F32.gguf").exists() and len(list(out.glob("wide-Q8_0-0*.gguf"))) > 1
+    assert main([*arguments, "--split-max-size", "10k"]) == 2
+    assert "choose a larger --split-max-size" in capsys.readouterr().err
 
 
 def test_a_disk_without_room_is_a_sentence(wide, tmp_path, capsys, monkeypatch):

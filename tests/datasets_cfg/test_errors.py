@@ -20,7 +20,9 @@ def test_names_from_files_command_no_terminal(capsys):
 def test_what_is_shown_has_no_control_characters_and_keeps_the_rest(text):
     shown = visible(text)
     assert all(character.isprintable() or character in "\n\t" or character in text for character in shown)
-    assert not any(ord(character) < 32 and character not in "\n\t" or 127 <= ord(character) < 160 for character in shown)
+    assert not any(
+        (ord(character) < 32 and character not in "\n\t") or 127 <= ord(character) < 160 for character in shown
+    )
     assert visible(shown) == shown
     if text.isprintable():
         assert shown == text

@@ -1,5 +1,6 @@
-import errno
+import dataclasses
 import filecmp
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from convert.diff.bit_difference import bit_type, cast, pack, unpack
 from convert.diff.command import main
+from convert.diff.record import Shard, read_record, write_record
 from convert.weights_digest import weights_digest
 
 from ...conftest import ROOT
@@ -138,15 +140,17 @@ def test_a_grown_and_untied_model_comes_back_with_its_files(make_checkpoint, tmp
     )
     for name in ("koala.json", "README.md", "LICENSE", "training_args.bin", "modeling_koala.py", ".hidden.json"):
         (tuned / name).write_text("{}")
+    save_file({"a": torch.ones(1)}, tuned / "optimizer.safetensors")
     (tuned / "run.md").symlink_to(tuned / "README.md")
     (tuned / "README.md").chmod(0o755)
     assert make(base, tuned, tmp_path / "diff") == 0
     said = capsys.readouterr().out
     assert "not in the base, so they are in the diff as they are: lm_head.weight" in said
-    assert "left out, since they do not belong to a published model: modeling_koala.py, training_args.bin" in said
+    left_out = "modeling_koala.py, optimizer.safetensors, training_args.bin"
+    assert f"left out, since they do not belong to a published model: {left_out}\n" in said
     assert apply(base, tmp_path / "diff", tmp_path / "out") == 0
 
-    for name in ("training_args.bin", "modeling_koala.py", ".hidden.json"):
+    for name in ("training_args.bin", "modeling_koala.py", "optimizer.safetensors", ".hidden.json"):
         (tuned / name).unlink()
     assert same_files(tuned, tmp_path / "out")
     assert not (tmp_path / "out" / "README.md").stat().st_mode & 0o111
@@ -158,6 +162,13 @@ def test_a_grown_and_untied_model_comes_back_with_its_files(make_checkpoint, tmp
 
     digest = checkpoint_digest(open_checkpoint(tuned))
     assert f"result {digest}" in said and f"result {digest}" in capsys.readouterr().out
+
+
+def test_names_from_the_files_command_no_terminal(pair, tmp_path, capsys):
+    base, tuned, _ = pair
+    (tuned / "\x1b[2J.bin").write_text("")
+    assert make(base, tuned, tmp_path / "out") == 0
+    assert "published model: \\x1b[2J.bin\n" in capsys.readouterr().out
 
 
 def test_no_loader_takes_a_diff_for_a_model(checkpoint, tmp_path):
@@ -253,6 +264,32 @@ def test_a_compressed_diff_notices_damage_too(pair, tmp_path, capsys):
     assert "the tensor a is damaged" in refused(capsys, apply(base, tmp_path / "packed", tmp_path / "out", "--quiet"))
 
 
+@pytest.mark.parametrize(("rows", "pieces"), [(2**62, 1), (2**45, 1), (2**45, 0), (2**24, 64)])
+def test_a_compressed_diff_takes_no_more_room_than_it_has_content_for(
+    pair, tmp_path, capsys, monkeypatch, rows, pieces
+):
+    base, tuned, _ = pair
+    diff = tmp_path / "packed"
+    assert make(base, tuned, diff, "--quiet", "--compress") == 0
+    record = read_record(diff)
+    # A tensor that the base does not have, whose pieces are missing, or all there and empty.
+    entry = {"dtype": "BF16", "shape": [rows], "data_offsets": [0, 2 * rows]}
+    empty = {f"huge#{number}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for number in range(pieces)}
+    header = json.dumps(empty).encode()
+    (diff / "huge.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    digest = hashlib.sha256().hexdigest()
+    forged = dataclasses.replace(
+        record,
+        shards=(*record.shards, Shard("huge.safetensors", "huge.safetensors", json.dumps({"huge": entry}))),
+        diff={**record.diff, "huge": digest},
+        result={**record.result, "huge": digest},
+    )
+    write_record(diff, forged)
+    monkeypatch.setattr("convert.diff.make_apply.create_file", lambda *_: pytest.fail("a file was made"))
+    line = refused(capsys, apply(base, diff, tmp_path / "out", "--quiet"))
+    assert "huge.safetensors lacks a part of the tensor huge; get the diff again" in line
+
+
 def paths(value, prefix=()):
     """The ways to all values in a JSON document."""
     yield prefix
@@ -335,17 +372,21 @@ def test_adapters_and_outputs_among_the_inputs_are_refused(pair, tmp_path, capsy
     assert "is not there" in refused(capsys, make(tmp_path / "nowhere", base, tmp_path / "d"))
 
 
-@pytest.mark.parametrize("when", ["make", "apply"])
-def test_a_full_disk_is_a_sentence(pair, tmp_path, capsys, monkeypatch, when):
+@pytest.mark.parametrize("when", ["make", "make packed", "apply"])
+def test_a_file_that_the_system_does_not_take_is_a_sentence(pair, tmp_path, when):
     base, tuned, diff = pair
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("convert.diff.make_apply.write_bits", full)
-    out = tmp_path / "out"
-    code = make(base, tuned, out) if when == "make" else apply(base, diff, out)
-    assert "out is full" in refused(capsys, code)
+    resource = pytest.importorskip("resource")
+    what = ["apply", "--diff", diff] if when == "apply" else ["make", "--tuned", tuned]
+    how = ["--compress"] if when == "make packed" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", "diff", *what, *how, "--base", base, "--out", tmp_path / "out", "--quiet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {tmp_path / 'out'} cannot be used: File too large; choose another place")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "diff", "tuned"]
 
 
