@@ -9,7 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convert.architecture import gguf_architecture, load_config, notes, permute, plan_tensors, rope_factors
+from convert.architecture import (
+    gguf_architecture,
+    has_tabulated_activation,
+    load_config,
+    notes,
+    permute,
+    plan_tensors,
+    rope_factors,
+)
 from convert.checkpoint import open_checkpoint
 from convert.families import FAMILIES
 from convert.metadata import read_provenance
@@ -28,7 +36,7 @@ LLAMA3 = {
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 64}
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
 # GELU comes from a table of 16-bit values in llama.cpp, whose error weights as large as the others' would amplify.
-GEMMA = {"tie_word_embeddings": True, "head_dim": 32, "initializer_range": 0.1}
+GEMMA = {"tie_word_embeddings": True, "head_dim": 32}
 GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 32, "sliding_window": 64, "num_hidden_layers": 4}
 GEMMA3 = {**GEMMA2, "num_hidden_layers": 7}
 GEMMA3_ROPES = {
@@ -83,15 +91,20 @@ def make_model(name, rows):
         "eos_token_id": 1,
         "pad_token_id": 2,
         "tie_word_embeddings": False,
-        "initializer_range": 0.2,
     }
     config = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
-    torch.manual_seed(7)
     model = getattr(transformers, f"{family}ForCausalLM")(config(**{**settings, **changes})).eval()
+    # Drawn here, so that every version of transformers has the same. Far larger than the usual 0.02, so that a wrong
+    # weight shows; Gemma's less, because of its activation (see below).
+    generator = torch.Generator().manual_seed(12)
+    scale = 0.1 if family.startswith("Gemma") else 0.2
     with torch.no_grad():
         for parameter, weights in model.named_parameters():
+            drawn = torch.randn(weights.shape, generator=generator)
             if parameter.endswith(("norm.weight", ".bias")):
-                weights.add_(torch.randn_like(weights) * 0.1)
+                weights.add_(drawn * 0.1)
+            else:
+                weights.copy_(drawn * scale)
     return model
 
 
@@ -141,15 +154,17 @@ def test_llama_cpp_computes_what_transformers_computes(byte_level_tokenizer, tmp
         verified=False,
         advance=lambda _: None,
     )
-    # 200 tokens: well beyond Gemma's sliding window here, and the context before scaling. (With other tokens Gemma's
-    # GELU tips one near tie in a thousand.)
+    # 200 tokens: well beyond Gemma's sliding window here, and the context before scaling.
     sequences = torch.randint(3, len(tokenizer), (5, 200), generator=torch.Generator().manual_seed(5))
     actual = logits_of_llama_cpp(tmp_path / "model.gguf", sequences.tolist())
     with torch.inference_mode():
         expected = model(sequences).logits.flatten(0, 1).numpy()
     assert expected.shape == actual.shape == (1000, len(tokenizer))
-    assert (expected.argmax(1) == actual.argmax(1)).all()
-    assert np.abs(expected - actual).max() <= 1e-3 * np.abs(expected).max()
+    # llama.cpp takes Gemma's activation from a table of 16-bit numbers. With this seed nothing tips here, but another
+    # processor rounds otherwise, and may tip a near tie.
+    tabulated = has_tabulated_activation(config)
+    assert (expected.argmax(1) == actual.argmax(1)).mean() >= (0.998 if tabulated else 1)
+    assert np.abs(expected - actual).max() <= (2e-3 if tabulated else 1e-3) * np.abs(expected).max()
 
 
 def unpermute(weights, heads):
