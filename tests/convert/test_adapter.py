@@ -20,6 +20,9 @@ from convert.metadata import Provenance
 from datasets_cfg.errors import BadInput
 from tests.conftest import succeed
 
+pytestmark = pytest.mark.slow
+
+
 DTYPES = ("float32", "bfloat16", "float16")
 PATTERNS = {
     "target_modules": "all-linear",

@@ -15,6 +15,8 @@ from datasets_cfg.prompt import encode
 
 from ..conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def ask(address: str, question: dict | None = None) -> dict:
     data = None if question is None else json.dumps(question).encode()

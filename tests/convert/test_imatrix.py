@@ -14,6 +14,9 @@ from convert.imatrix import compute_imatrix, text_sequences
 from convert.imatrix_file import ImportanceMatrix, mean_squares, read_imatrix, write_imatrix
 from datasets_cfg.errors import BadInput
 
+pytestmark = pytest.mark.slow
+
+
 PARTS = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",

@@ -14,6 +14,8 @@ from convert.imatrix_file import ImportanceMatrix, read_imatrix, write_imatrix
 from convert.quantize import quantize, quantized_size
 from datasets_cfg.errors import BadInput
 
+pytestmark = pytest.mark.slow
+
 
 def ignore(amount):
     """Progress that nobody looks at."""

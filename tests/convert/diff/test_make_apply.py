@@ -390,6 +390,7 @@ def test_a_file_that_the_system_does_not_take_is_a_sentence(pair, tmp_path, when
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "diff", "tuned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "calls"), [("convert.diff.make_apply.write_bits", 2), ("datasets_cfg.files.sync", 1)])
 def test_a_killed_run_leaves_no_model_and_the_next_one_succeeds(pair, tmp_path, what, calls):
     base, tuned, diff = pair
@@ -416,6 +417,7 @@ main({arguments!r})
     assert not (tmp_path / ".out.partial").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of the memory")
 @pytest.mark.parametrize("flags", [[], ["--compress"]])
 def test_memory_does_not_grow_with_the_tensors(tmp_path, flags):
