@@ -14,7 +14,7 @@ from .adapter_gguf import check_expressible, write_adapter_gguf
 from .adapter_merge import Merged, merged
 from .choose import CONTEXT
 from .compare import Question
-from .conversion import HELD_OUT_CONVERSATIONS, PROVEN_CONVERSATIONS
+from .conversion import HELD_OUT_CONVERSATIONS, question_for
 from .file_types import UNQUANTIZED, chosen_types
 from .intermediate import prove_vocabulary, write_intermediate
 from .model import Model, open_model
@@ -22,7 +22,6 @@ from .options import Options
 from .passages import conversations, mixture_name
 from .progress import Step, progress_steps
 from .publish import publish
-from .reference import make_samples
 from .report import FileReport, Proof, Report, print_report
 from .source import check_apart, open_source
 from .verdict import Speed
@@ -59,6 +58,7 @@ def convert_adapter(options: Options) -> Report:
     rows = []
     if options.mixture and options.verify:
         rows = conversations(options.mixture, "eval", most=HELD_OUT_CONVERSATIONS)
+    question = question_for(model, options.mixture, rows) if options.verify else None
     step = progress_steps(quiet=options.quiet)
     with work_folder(options.out, overwrite=options.overwrite) as work:
         path = work / f"{model.name}-lora-{file_type}.gguf"
@@ -77,8 +77,10 @@ def convert_adapter(options: Options) -> Report:
                 advance=advance,
             )
         proof, speed = None, None
-        if options.verify:
-            proof, speed = _verify(path, file_type, fitted, model, rows, work, threads=options.threads, step=step)
+        if question:
+            proof, speed = _verify(
+                path, file_type, fitted, model, question, rows, work, threads=options.threads, step=step
+            )
         size = path.stat().st_size
         file = FileReport(
             file_type=file_type,
@@ -117,6 +119,7 @@ def _verify(
     file_type: str,
     fitted: Merged,
     model: Model,
+    question: Question,
     rows: Sequence[Mapping[str, Any]],
     work: Path,
     *,
@@ -124,8 +127,6 @@ def _verify(
     step: Step,
 ) -> tuple[Proof, Speed]:
     """Hold base and adapter in llama.cpp to the merged model in transformers."""
-    samples = make_samples(model.tokenizer, model.chat_template, rows[:PROVEN_CONVERSATIONS])
-    question = Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)
     prove_vocabulary(model, question, work, threads=threads)
     base, _ = write_intermediate(model, work, verified=False, step=step)
     proof, _, answer = compare_with_transformers(

@@ -32,14 +32,14 @@ from .split import check_split, split_gguf
 from .verification import Findings, verify
 from .work_folder import work_folder
 
-PROVEN_CONVERSATIONS = 100
+_PROVEN_CONVERSATIONS = 100
 """Conversations of the mixture whose token ids are compared."""
 
 HELD_OUT_CONVERSATIONS = 2000
 """Conversations of the mixture that are looked at for answers to predict."""
 
-
 DEFAULT = ("Q8_0",)
+"""Types that are made where the user names none."""
 
 
 def convert(options: Options) -> Report:
@@ -59,7 +59,7 @@ def convert(options: Options) -> Report:
     mixture = options.mixture or (options.imatrix if options.imatrix and options.imatrix.is_dir() else None)
     rows = conversations(mixture, "eval", most=HELD_OUT_CONVERSATIONS) if mixture and options.verify else []
     check_apart(options.out, source)
-    question = _question(model, mixture, rows) if options.verify else None
+    question = question_for(model, mixture, rows) if options.verify else None
     calibration = None
     if options.imatrix is not None:
         calibration = open_calibration(
@@ -126,10 +126,20 @@ def convert(options: Options) -> Report:
     return report
 
 
-def _question(model: Model, mixture: Path | None, rows: Sequence[Mapping[str, Any]]) -> Question:
+def question_for(model: Model, mixture: Path | None, rows: Sequence[Mapping[str, Any]]) -> Question:
+    """What the model's files are asked: the built-in texts, and conversations of a mixture.
+
+    Args:
+        model: what is converted.
+        mixture: for messages.
+        rows: its held-out conversations; may be empty.
+
+    Raises:
+        BadInput: the model cannot be asked in the mixture's conversations.
+    """
     if rows and model.chat_template is None:
         raise BadInput(f"--mixture {mixture}: the checkpoint has no chat template for conversations; leave it out")
-    samples = make_samples(model.tokenizer, model.chat_template, rows[:PROVEN_CONVERSATIONS])
+    samples = make_samples(model.tokenizer, model.chat_template, rows[:_PROVEN_CONVERSATIONS])
     if rows and not any(sample.of_mixture for sample in samples):
         raise BadInput(f"--mixture {mixture}: the model's chat template refuses its conversations; leave it out")
     return Question(samples, model.stop_ids, model.chat_template, model.tokenizer, model.fields.before_llama_cpp)

@@ -64,7 +64,7 @@ def _replaced(report: Report, out: Path, prefix: str) -> list[Path]:
     if not prefix:
         found.append(out / MODELFILE)
     for file in report.files:
-        whole = f"{report.name}-{'lora-' if prefix else ''}{file.file_type}"
+        whole = f"{prefix or f'{report.name}-'}{file.file_type}"
         parts = re.compile(rf"{re.escape(whole)}(-\d{{5}}-of-\d{{5}})?\.gguf")
         found += [path for path in out.iterdir() if parts.fullmatch(path.name)]
     return found

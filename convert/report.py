@@ -52,7 +52,7 @@ class FileReport:
         sha256: of each of `names`; empty if nothing was verified, as there is nothing to vouch for.
         divergence: from the unquantized file; None if nothing was verified, or for that file itself.
         limits: that it keeps.
-        speed: on the machine of `Report.machine`; None if nothing was verified.
+        speed: on this machine's CPU with `Report.threads` threads; None if nothing was verified.
     """
 
     file_type: str
