@@ -11,18 +11,41 @@ from .errors import EngineError, InputError
 class Loaded:
     """The model is ready. The values are those in effect, not those asked for.
 
-    `n_ctx` and `n_ctx_train` are in tokens, `size_bytes` is what the weights take.
+    `n_ctx` and `n_ctx_train` are in tokens, `size_bytes` is what the weights take, `state_bytes` what the KV cache
+    takes; 0 where an endpoint does not tell. `kv_type` is the type of the KV cache. `template` says which prompt format
+    is used and why ("the file's own", or a built-in one). `fingerprint` tells models apart (see `fingerprint`); ""
+    for an endpoint.
     """
 
     name: str
     description: str
     n_ctx: int
-    n_ctx_train: int
-    n_threads: int
-    n_gpu_layers: int
-    n_vocab: int
-    parameters: int
-    size_bytes: int
+    n_ctx_train: int = 0
+    n_threads: int = 0
+    n_gpu_layers: int = 0
+    n_vocab: int = 0
+    parameters: int = 0
+    size_bytes: int = 0
+    state_bytes: int = 0
+    kv_type: str = ""
+    flash_attention: bool = False
+    mmap: bool = False
+    template: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """`ahead` other replies come first. Sent when waiting begins and whenever the number falls."""
+
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The first `messages` messages after the system message do not fit any more: the model no longer sees them."""
+
+    messages: int
 
 
 @dataclass(frozen=True)
@@ -45,19 +68,23 @@ class Delta:
 class Finished:
     """The reply is over: the model ended it, it reached `max_tokens`, was cancelled, or filled the context.
 
-    `evaluated_tokens` of the `prompt_tokens` were new; `cached_tokens` were already in the context. Times are in
-    seconds and count from the moment at which the engine took up the request.
+    `evaluated_tokens` of the `prompt_tokens` were new; `cached_tokens` were already in the context, `restored_tokens`
+    of them because they were read from disk. `folded` messages after the system message were not in the prompt. Times
+    are in seconds and count from the moment at which the engine took up the request. Token counts are None where an
+    endpoint does not tell.
     """
 
     reason: Literal["stop", "length", "cancelled", "context"]
     seed: int
-    prompt_tokens: int
-    evaluated_tokens: int
-    cached_tokens: int
+    prompt_tokens: int | None
+    evaluated_tokens: int | None
+    cached_tokens: int | None
     completion_tokens: int
     prompt_seconds: float
     decode_seconds: float
     time_to_first_token: float | None
+    restored_tokens: int = 0
+    folded: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,8 +111,10 @@ class Failed:
         return (InputError if self.bad_input else EngineError)(self.message)
 
 
-Event = Loaded | PromptProgress | Delta | Finished | PromptIds | Failed
-_KINDS = {kind.__name__: kind for kind in (Loaded, PromptProgress, Delta, Finished, PromptIds, Failed)}
+Event = Loaded | Queued | Folded | PromptProgress | Delta | Finished | PromptIds | Failed
+_KINDS = {
+    kind.__name__: kind for kind in (Loaded, Queued, Folded, PromptProgress, Delta, Finished, PromptIds, Failed)
+}
 
 
 def to_line(event: Event, request: int) -> bytes:

@@ -1,0 +1,1 @@
+"""The screens of the app; each has its style beside it."""
