@@ -9,6 +9,15 @@ from .errors import InputError
 
 # llama.cpp takes a 32-bit seed and reads the highest value as "choose one yourself", which could not be reported.
 SEEDS = 2**32 - 1
+RANGES = {
+    "temperature": (0, 100),
+    "top_k": (0, 2**31 - 1),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repeat_penalty": (0.01, 100),
+    "max_tokens": (1, 2**31 - 1),
+    "seed": (0, SEEDS - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,7 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        ranges = {
-            "temperature": (0, 100),
-            "top_k": (0, 2**31 - 1),
-            "top_p": (0, 1),
-            "min_p": (0, 1),
-            "repeat_penalty": (0.01, 100),
-            "max_tokens": (1, 2**31 - 1),
-            "seed": (0, SEEDS - 1),
-        }
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise InputError(f"the setting {name}={value} is out of range; it goes from {low} to {high}")
