@@ -14,6 +14,7 @@ import llama_cpp as C
 
 from .errors import EngineError, InputError
 from .events import Loaded
+from .load_options import LoadOptions
 from .machine import usable_cores
 from .sampling import Sampling
 
@@ -52,7 +53,7 @@ class LlamaModel:
         InputError: llama.cpp cannot load the file, or not with a context of this size.
     """
 
-    def __init__(self, path: str, *, n_ctx: int | None = None, n_threads: int | None = None) -> None:
+    def __init__(self, path: str, wanted: LoadOptions) -> None:
         self.log = Log()
         C.llama_backend_init()
         gpu = bool(C.llama_supports_gpu_offload())
@@ -67,10 +68,10 @@ class LlamaModel:
         self.n_vocab = C.llama_vocab_n_tokens(self._vocab)
 
         self.n_ctx_train = C.llama_model_n_ctx_train(self._model)
-        self.n_threads = n_threads or usable_cores()
+        self.n_threads = wanted.n_threads or usable_cores()
         self.chunk = GPU_CHUNK if gpu else CPU_CHUNK
         options = C.llama_context_default_params()
-        options.n_ctx = n_ctx or min(self.n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        options.n_ctx = wanted.n_ctx or min(self.n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         options.n_batch = options.n_ubatch = self.chunk
         options.n_threads = options.n_threads_batch = self.n_threads
         options.no_perf = True

@@ -2,10 +2,11 @@
 
 Requests come in on stdin and events go out on stdout, one JSON object a line:
 
-    {"request": 0, "type": "load", "path": "model.gguf", "n_ctx": null, "n_threads": null}
-    {"request": 1, "type": "generate", "messages": [{"role": "user", "content": "Hi"}], "sampling": {"seed": 1}}
-    {"request": 1, "type": "stop"}
-    {"request": 2, "type": "prompt", "messages": [...]}
+    {"request": 1, "type": "load", "path": "model.gguf", "options": {"n_ctx": 4096}}
+    {"request": 2, "type": "generate", "messages": [{"role": "user", "content": "Hi"}], "sampling": {"seed": 1},
+     "folded": 0}
+    {"request": 2, "type": "stop"}
+    {"request": 3, "type": "prompt", "messages": [...], "folded": 0}
 
 Each is answered by events that carry its number (see `events`). `stop` takes effect at once, even while a prompt
 is read. When stdin closes, whoever started this process is gone, and it ends.
@@ -83,16 +84,17 @@ class Worker:
             finally:
                 self.stopped.discard(request)
 
-    def load(self, request: int, path: str, n_ctx: int | None, n_threads: int | None) -> None:
+    def load(self, request: int, path: str, options: dict[str, Any]) -> None:
         """Load the model, once, before anything else is asked."""
         from .chat_template import ChatTemplate
         from .gguf_header import check_chat_model, read_header
         from .llama_model import LlamaModel
+        from .load_options import LoadOptions
         from .prompt import PromptEncoder
 
         header = read_header(path)
         check_chat_model(header)
-        self.model = LlamaModel(path, n_ctx=n_ctx, n_threads=n_threads)
+        self.model = LlamaModel(path, LoadOptions(**options))
         special = {}
         for kind, token in {"bos": self.model.bos, "eos": self.model.eos}.items():
             text = self.model.name(token)
@@ -105,15 +107,16 @@ class Worker:
         self.encoder = PromptEncoder(template, self.model)
         self.send(self.model.describe(header.name), request)
 
-    def prompt(self, request: int, messages: list[Any]) -> None:
+    def prompt(self, request: int, messages: list[Any], folded: int) -> None:
         """Answer with the ids of the prompt."""
-        self.send(PromptIds(self.encoder.encode(messages)), request)
+        self.send(PromptIds(self.encoder.encode(_unfolded(messages, folded))), request)
 
-    def generate(self, request: int, messages: list[Any], sampling: dict[str, Any]) -> None:
+    def generate(self, request: int, messages: list[Any], sampling: dict[str, Any], folded: int) -> None:
         """Stream a reply."""
         from .generation import generate
         from .sampling import Sampling
 
+        messages = _unfolded(messages, folded)
         prompt = self.encoder.encode(messages)
         reply = ""
         for event in generate(self.model, prompt, Sampling(**sampling), lambda: request in self.stopped):
@@ -122,6 +125,11 @@ class Worker:
             elif isinstance(event, Finished) and reply and event.reason != "context":
                 self.encoder.remember(messages, reply, self.model.context_ids)
             self.send(event, request)
+
+
+def _unfolded(messages: list[Any], folded: int) -> list[Any]:
+    system = sum(message["role"] == "system" for message in messages[:1])
+    return messages[:system] + messages[system + folded :]
 
 
 if __name__ == "__main__":

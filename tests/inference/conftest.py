@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from inference.load_options import LoadOptions
 from inference.local import LocalEngine
+from inference.worker_process import WORKER_COMMAND
 from tests.tiny_gguf import CHATML_TEMPLATE, REPLY_TOKENS, write_tiny_gguf
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,11 +32,11 @@ def fake_worker(**script) -> tuple[str, ...]:
 
 @pytest.fixture
 async def start():
-    """Start engines as LocalEngine.start does, with one thread, and close them after the test."""
+    """Start engines with these load options, with one thread, and close them after the test."""
     engines = []
 
-    async def start_engine(path="unused.gguf", **options) -> LocalEngine:
-        engines.append(await LocalEngine.start(path, n_threads=1, **options))
+    async def start_engine(path="unused.gguf", *, command=WORKER_COMMAND, **options) -> LocalEngine:
+        engines.append(await LocalEngine.start(path, LoadOptions(n_threads=1, **options), command=command))
         return engines[-1]
 
     yield start_engine

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from inference.errors import EngineError, InputError
-from inference.events import Delta, Finished, Loaded, PromptProgress
+from inference.events import Delta, Finished, Loaded, PromptProgress, Queued
 from inference.sampling import Sampling
 from tests.inference.conftest import fake_worker
 from tests.tiny_gguf import CONTROL, REPLY, REPLY_TOKENS, byte_symbols, write_tiny_gguf
@@ -129,7 +129,7 @@ async def test_stop_while_the_prompt_is_read(models, start):
         async for event in events:
             if isinstance(event, PromptProgress):
                 assert event.total > 7000
-                engine.stop()
+                events.stop()
             assert not isinstance(event, Delta)
     assert (event.reason, event.completion_tokens) == ("cancelled", 0)
     assert event.evaluated_tokens < event.prompt_tokens
@@ -140,10 +140,11 @@ async def test_stop_while_the_prompt_is_read(models, start):
 async def test_stop_while_the_reply_is_written(models, start):
     engine = await start(models["babble"], n_ctx=8192)
     text = ""
-    async for event in engine.generate(asked("Hi"), Sampling(temperature=0, max_tokens=100_000)):
+    stream = engine.generate(asked("Hi"), Sampling(temperature=0, max_tokens=100_000))
+    async for event in stream:
         if isinstance(event, Delta):
             text += event.text
-            engine.stop()
+            stream.stop()
     assert event.reason == "cancelled" and 0 < event.completion_tokens < 8000 and text
     assert (await collect(engine, asked("Hi"), Sampling(max_tokens=3)))[1].completion_tokens == 3
 
@@ -158,17 +159,88 @@ async def test_leaving_the_stream_stops_the_reply(models, start):
     assert finished.completion_tokens == 3
 
 
-async def test_a_second_request_waits_for_the_first(start):
+# ---- waiting
+
+
+async def test_replies_come_in_the_order_of_asking_and_say_how_many_come_before(start):
     engine = await start(command=fake_worker(deltas=["a", "b", "c"], delay=0.02))
-    order = []
+    order, queued = [], {1: [], 2: [], 3: []}
 
     async def ask(name):
         async for event in engine.generate(asked("x"), GREEDY):
             if isinstance(event, Delta):
                 order.append(name)
+            if isinstance(event, Queued):
+                queued[name].append(event.ahead)
 
-    await asyncio.gather(ask(1), ask(2))
-    assert order == [1, 1, 1, 2, 2, 2]
+    await asyncio.gather(ask(1), ask(2), ask(3))
+    assert order == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert queued == {1: [], 2: [1], 3: [2, 1]}
+
+
+async def test_a_waiting_reply_can_be_stopped_and_left(start):
+    engine = await start(command=fake_worker(deltas=["a"], delay=60))
+    first, second, third = (engine.generate(asked("x"), Sampling(seed=5), folded=2) for _ in range(3))
+    assert isinstance(await anext(first), PromptProgress)
+    assert await anext(second) == Queued(1)
+    assert await anext(third) == Queued(2)
+    second.stop()
+    event = await anext(second)
+    assert (event.reason, event.seed, event.completion_tokens, event.folded) == ("cancelled", 5, 0, 2)
+    with pytest.raises(StopAsyncIteration):
+        await anext(second)
+    assert await anext(third) == Queued(1)
+    await third.aclose()
+    fourth = engine.generate(asked("x"), GREEDY)
+    assert await anext(fourth) == Queued(1)
+    first.stop()
+    assert [event.reason async for event in first] == ["cancelled"]
+    assert isinstance(await anext(fourth), PromptProgress)
+    await fourth.aclose()
+
+
+async def test_a_reply_stopped_before_it_is_read_only_ends(start):
+    engine = await start(command=fake_worker(deltas=["a"]))
+    stream = engine.generate(asked("x"), GREEDY)
+    stream.stop()
+    assert [event.reason async for event in stream] == ["cancelled"]
+
+
+async def test_stop_while_the_model_is_loaded_again(start, tmp_path):
+    script = {"deltas": ["a"], "die_after": 0, "marker": str(tmp_path / "died"), "load_delay": 0.4}
+    engine = await start(command=fake_worker(**script))
+    with pytest.raises(EngineError, match="was killed"):
+        await collect(engine, asked("x"))
+    stream, other = engine.generate(asked("x"), GREEDY), engine.generate(asked("x"), GREEDY)
+    reading = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    assert await anext(other) == Queued(1)
+    stream.stop()
+    started = asyncio.get_running_loop().time()
+    assert (await reading).reason == "cancelled"
+    assert asyncio.get_running_loop().time() - started < 0.2
+    await stream.aclose()
+    events = [event async for event in other]
+    assert isinstance(events[0], Loaded) and events[-1].reason == "stop", "the loading went on"
+
+
+async def test_closing_a_stream_that_somebody_reads_ends_it(start):
+    engine = await start(command=fake_worker(deltas=["a"], delay=60))
+    stream = engine.generate(asked("x"), GREEDY)
+    assert isinstance(await anext(stream), PromptProgress)
+    reading = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    await stream.aclose()
+    assert (await reading).reason == "cancelled"
+
+
+async def test_tokens_are_counted_while_a_reply_is_written(start):
+    engine = await start(command=fake_worker(deltas=["a"], delay=60))
+    stream = engine.generate(asked("x"), GREEDY)
+    await anext(stream)
+    assert await engine.count_tokens(asked("a b", "c", "d")) == 4
+    assert await engine.count_tokens(asked("a b", "c", "d"), folded=2) == 1
+    await stream.aclose()
 
 
 # ---- trouble

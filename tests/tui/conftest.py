@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from inference.gguf_header import GGUFHeader, read_header
+from inference.load_options import LoadOptions
 from inference.local import LocalEngine
 from inference.sampling import Sampling
 from tests.inference.conftest import fake_worker
@@ -26,7 +27,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
 def app_with_model(path: Path, **settings) -> KoalaApp:
     """Return the app on a real GGUF, greedy unless `settings` say otherwise."""
     sampling = Sampling(**{"temperature": 0, **settings})
-    return KoalaApp(read_header(path), partial(LocalEngine.start, path, n_threads=1), sampling=sampling)
+    return KoalaApp(read_header(path), partial(LocalEngine.start, path, LoadOptions(n_threads=1)), sampling=sampling)
 
 
 def app_with_script(**script) -> KoalaApp:
