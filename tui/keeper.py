@@ -122,6 +122,7 @@ class Keeper:
         content: str,
         *,
         state: str = "complete",
+        details: dict[str, Any] | None = None,
         durable: bool = False,
     ) -> int:
         """Add a message, make it the head, and return its id."""
@@ -130,14 +131,16 @@ class Keeper:
             parent_id = parent_id and self.stored(parent_id)
             if self._is_saved(chat_id):
                 try:
-                    return self.store.add_message(chat_id, parent_id, role, content, state=state, durable=durable)
+                    return self.store.add_message(
+                        chat_id, parent_id, role, content, state=state, details=details, durable=durable
+                    )
                 except StoreError as error:
                     self.trouble = str(error)
             chat_id, parent_id = self.stored(chat_id), parent_id and self.stored(parent_id)
             number = next(self._new_ids)
             unsaved = self._unsaved.setdefault(chat_id, _Unsaved())
             unsaved.messages[number] = StoredMessage(
-                number, chat_id, parent_id, role, content, state, time.time(), {}, 1, 1
+                number, chat_id, parent_id, role, content, state, time.time(), details or {}, 1, 1
             )
             if unsaved.chat is not None:
                 title = unsaved.chat.title or " ".join(content.split())[:60]
