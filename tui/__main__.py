@@ -1,156 +1,115 @@
 """The command `koala-tui`: a chat in the terminal, or with --prompt one answer on stdout."""
 
 import argparse
+import json
 import os
-import stat
 import sys
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from inference.errors import EngineError, InputError
-from inference.sampling import Sampling
 
+from .arguments import build_parser
 from .text import harmless
-
-if TYPE_CHECKING:
-    from inference.engine import Message
-    from inference.gguf_header import GGUFHeader
-
-EPILOG = """\
-examples:
-  koala-tui model.gguf
-  koala-tui model.gguf --prompt "Who are you?" --set temperature=0
-  git diff | koala-tui model.gguf -p "Review this change."
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="koala-tui",
-        description="Chat with a GGUF model in the terminal. Nothing leaves this machine.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", nargs="?", metavar="MODEL.gguf", help="the model to talk to")
-    parser.add_argument(
-        "-p",
-        "--prompt",
-        metavar="TEXT",
-        help="answer this on stdout and exit; - reads it from stdin, and text that is piped in comes after TEXT",
-    )
-    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
-    known = ", ".join(f"{name}={value}" for name, value in vars(Sampling()).items() if value is not None)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="settings",
-        help=f"how to choose tokens; repeatable. Without it: {known}, and a random seed. temperature=0 is greedy",
-    )
-    parser.add_argument("--context", type=_positive, metavar="N", help="size of the context in tokens")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="number of threads (all usable cores)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action="store_true", help="show the version and exit")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 where the engine failed, 2 for bad input, 130 for Ctrl+C."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if arguments.version:
-        print(f"koala-tui {_version()}")
-        return 0
+    _refuse_combinations(parser, arguments)
+    report: dict[str, Any] = {}
     try:
-        return _run(arguments, parser)
+        code = _run(arguments, report)
     except EngineError as error:
         if arguments.debug:
             raise
         print(f"error: {harmless(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        report["error"] = str(error)
+        code = 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return 130
+        report["error"], code = "interrupted", 130
+    if arguments.json:
+        print(json.dumps(report | {"exit_code": code}))
+    return code
 
 
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from inference.gguf_header import check_chat_model, read_header
-
-    if arguments.model is None:
-        parser.print_usage(sys.stderr)
-        raise InputError("no model was named; give the path of a GGUF file, as in: koala-tui model.gguf")
-    sampling = Sampling().with_settings(arguments.settings)
-    # Before the screen changes, so that a wrong path is one line in the terminal.
-    header = read_header(arguments.model)
-    check_chat_model(header)
-    if arguments.prompt is not None:
-        return _answer_once(arguments, header, sampling)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InputError("the chat needs a terminal; use --prompt TEXT to get one answer on stdout")
-
-    from .app import KoalaApp
-
-    start = _engine_starter(arguments, header)
-    return KoalaApp(header, start, sampling=sampling, system=arguments.system).run() or 0
+def _refuse_combinations(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.json and arguments.prompt is None:
+        parser.error("--json needs --prompt")
+    if arguments.prompt is not None and (arguments.go_on or arguments.chat is not None):
+        parser.error("--prompt asks outside of any chat, so it goes with neither --continue nor --chat")
+    if arguments.go_on and arguments.chat is not None:
+        parser.error("--continue and --chat exclude each other")
+    if arguments.pull is not None and len(arguments.pull) > 2:
+        parser.error("--pull takes a repository and at most one file")
+    if arguments.no_save and arguments.store is not None:
+        parser.error("--no-save and --store exclude each other")
+    if arguments.endpoint_model is not None and arguments.model is not None:
+        parser.error("--endpoint-model goes with --endpoint, not with MODEL")
 
 
-def _answer_once(arguments: argparse.Namespace, header: "GGUFHeader", sampling: Sampling) -> int:
-    import asyncio
+def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
+    if arguments.version:
+        print(f"koala-tui {_version()}")
+    elif arguments.print_config:
+        from .config import default_config
 
-    from .one_shot import answer
+        print(default_config(), end="")
+    elif arguments.completion is not None:
+        from . import completion
+        from .start import read_config
 
-    messages: list[Message] = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    messages.append({"role": "user", "content": _prompt_text(arguments.prompt)})
-    sys.stdout.reconfigure(errors="replace")
-    asyncio.run(answer(_engine_starter(arguments, header), messages, sampling, sys.stdout, sys.stderr))
+        print(completion.script(arguments.completion, build_parser(read_config(arguments).presets)), end="")
+    elif arguments.prompt is not None:
+        return _answer_once(arguments, report)
+    else:
+        return _open_app(arguments)
     return 0
 
 
-def _engine_starter(arguments: argparse.Namespace, header: "GGUFHeader"):
+def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
+    import asyncio
+    from functools import partial
+
+    from .model_host import start_engine
+    from .one_shot import answer, prompt_text
+    from .start import prepare
+
+    start = prepare(arguments)
+    if start.target is None:
+        raise InputError("no model was named; give a GGUF file, or a name that koala-tui --list shows")
+    messages = [{"role": "system", "content": start.system}] if start.system else []
+    messages.append({"role": "user", "content": prompt_text(arguments.prompt)})
+    sys.stdout.reconfigure(errors="replace")
+    engine = partial(start_engine, start.target, start.load)
+    out = None if arguments.json else sys.stdout
+    asyncio.run(answer(engine, messages, start.sampling, out=out, err=sys.stderr, report=report))
+    return 0
+
+
+def _open_app(arguments: argparse.Namespace) -> int:
+    from functools import partial
+
+    from inference.gguf_header import read_header
     from inference.local import LocalEngine
 
-    return partial(LocalEngine.start, header.path, n_ctx=arguments.context, n_threads=arguments.threads)
+    from .start import prepare
 
+    start = prepare(arguments)
+    if start.target is None:
+        raise InputError("no model was named; give a GGUF file, or a name that koala-tui --list shows")
+    header = read_header(start.target)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError("the chat needs a terminal; use --prompt TEXT to get one answer on stdout")
+    from .app import KoalaApp
 
-def _prompt_text(given: str) -> str:
-    """Return the prompt: what was given, and what was piped in.
-
-    Raises:
-        InputError: there is nothing to ask.
-    """
-    if given == "-":
-        text = _read_stdin()
-    else:
-        piped = _read_stdin() if _stdin_has_text() else ""
-        text = f"{given}\n\n{piped}" if given and piped else given or piped
-    if not text.strip():
-        raise InputError("the prompt is empty; write it after --prompt or pipe it in")
-    return text
-
-
-def _stdin_has_text() -> bool:
-    # Only a pipe or a file: waiting for a terminal, or for a socket that a service manager left open, has no end.
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _read_stdin() -> str:
-    return sys.stdin.buffer.read().decode("utf-8", errors="replace").rstrip("\n")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    engine = partial(LocalEngine.start, start.target, start.load)
+    return KoalaApp(header, engine, sampling=start.sampling, system=start.system).run() or 0
 
 
 def _version() -> str:

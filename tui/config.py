@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import InputError
-from inference.load_options import LoadOptions
+from inference.load_options import KV_TYPES, LoadOptions
 from inference.sampling import Sampling
+
+from . import paths
 
 if TYPE_CHECKING:
     from yaml import MappingNode, Node
@@ -284,3 +286,85 @@ KEYS: dict[str, _Read] = {
     "mouse": _flag,
     "save_chats": _flag,
 }
+
+
+def default_config() -> str:
+    """Return a config file with every setting, its default and what it does, all of it commented out."""
+    return _TEMPLATE.format(
+        file=paths.config_file(),
+        models=paths.models_folder(),
+        cache=paths.sequences_folder(),
+        kv_types=", ".join(KV_TYPES),
+        presets="\n".join(
+            f"#  {name}: {{{', '.join(f'{key}: {value}' for key, value in preset.sampling.items())}}}"
+            for name, preset in PRESETS.items()
+        ),
+        **vars(Sampling()),
+        cache_bytes=LoadOptions.cache_bytes,
+    )
+
+
+_TEMPLATE = """\
+# The settings of koala-tui. It reads {file}, or the file of --config, and never writes it.
+# What is commented out here holds anyway: take away the # of a setting, and of those above it, to change it. Flags win
+# over this file. Relative paths count from its folder.
+
+# The model when none is named: a GGUF file, or a name that koala-tui --list shows. Without it, the one used last.
+#model:
+
+# An OpenAI-compatible server (llama-server, vLLM, Ollama, …) when no model is named, and which of its models.
+#endpoint:
+#endpoint_model:
+
+# What a model is told before a conversation.
+#system:
+
+# How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 do nothing.
+# Without a seed each reply draws one, and keeps it.
+#sampling:
+#  temperature: {temperature}
+#  top_k: {top_k}
+#  top_p: {top_p}
+#  min_p: {min_p}
+#  repeat_penalty: {repeat_penalty}
+#  max_tokens: {max_tokens}
+#  seed:
+
+# Settings that go together, for --preset NAME and for a chat. Yours come beside these. What one does not name stays as
+# it is; it may have a system prompt, too (system: …).
+#presets:
+{presets}
+
+# How a model is loaded; auto leaves the choice to the machine.
+#load:
+# The size of the context in tokens, the threads, the layers on the GPU (-1 is all of them).
+#  n_ctx: auto
+#  n_threads: auto
+#  n_gpu_layers: auto
+# The type of the KV cache: {kv_types}.
+#  kv_type: auto
+#  flash_attention: auto
+#  mmap: auto
+# A built-in prompt format or a Jinja file, in place of the model's own.
+#  template: auto
+# Where conversations are kept as the model reads them, so that a long chat goes on at once after a restart, and how
+# many bytes that may take; 0 switches it off. auto is {cache}.
+#  cache_dir: auto
+#  cache_bytes: {cache_bytes}
+# Load a model although the memory is too small for it.
+#  force: false
+
+# Where else models are looked for, with the folders in these. {models} and the usual places are looked through anyway.
+#folders: []
+
+# The look. What is not set here is as it was left.
+#theme:
+#sidebar:
+#mouse: true
+
+# The keys of commands (/help in the app has their names), as in: new: ctrl+t. Several have commas between them.
+#keys: {{}}
+
+# Whether chats are kept on disk.
+#save_chats: true
+"""

@@ -37,18 +37,18 @@ def test_the_same_seed_gives_the_same_answer(models):
 
 
 def test_piped_text_comes_after_the_prompt(monkeypatch, tmp_path):
-    from tui import __main__ as command
+    from tui import one_shot
 
     def prompt(given: str, piped: str | None) -> str:
         (tmp_path / "stdin").write_text(piped or "")
         with (tmp_path / "stdin").open() as stdin:
             monkeypatch.setattr(sys, "stdin", stdin)
-            return command._prompt_text(given)
+            return one_shot.prompt_text(given)
 
     assert prompt("Review this.", "a\n b\n") == "Review this.\n\na\n b"
     assert prompt("Hello", None) == "Hello"
     assert prompt("-", "from stdin\n") == "from stdin"
-    with pytest.raises(command.InputError, match="prompt is empty"):
+    with pytest.raises(one_shot.InputError, match="prompt is empty"):
         prompt("-", " \n")
 
 
