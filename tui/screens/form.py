@@ -225,7 +225,8 @@ class Form(Vertical):
     def read(self) -> Any:
         """Return the settings in the form, or None where one of them cannot be; its row says why."""
         rows = list(self.query(FormRow))
-        if not all([self._check(row) for row in rows]):
+        checks = [self._check(row) for row in rows]  # all of them, so that each row says what is wrong with it
+        if not all(checks):
             return None
         return self._start.with_settings(row.entry for row in rows)
 

@@ -1,6 +1,7 @@
 """The settings of a chat: a preset, the system prompt, how tokens are chosen, and how the model is loaded."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -32,14 +33,14 @@ class SettingsScreen(Page):
 
     def content(self) -> Iterable[Widget]:
         """Yield the form."""
-        settings = self.app.chat_settings()
+        settings = self._settings = self.app.chat_settings()
         self._presets = all_presets(self.app.config.presets)
         self._sampling: Sampling = settings.sampling
         self._system: str = settings.system or ""
         self._options: LoadOptions = self.app.host.options
         self._warned = False
         with VerticalScroll(id="settings", can_focus=False):
-            yield from self._preset_row()
+            yield from self._preset_row(settings.preset)
             yield Static("System prompt", classes="section")
             yield Static("What the model is told before the conversation; empty: nothing.", classes="muted")
             yield TextArea(self._system, id="system", soft_wrap=True, highlight_cursor_line=False)
@@ -53,10 +54,10 @@ class SettingsScreen(Page):
                 yield button("Apply", id="apply", classes="-main")
                 yield button("Back", id="back")
 
-    def _preset_row(self) -> ComposeResult:
+    def _preset_row(self, chosen: str | None) -> ComposeResult:
         with Horizontal(id="preset-row"):
             yield Static("preset", classes="label")
-            yield Choice([*self._presets, OWN], self._preset_name(self._sampling, self._system), id="preset")
+            yield Choice([*self._presets, OWN], self._first_preset(chosen), id="preset")
             yield button("Save as …", id="save-as")
             yield button("Delete", id="delete")
         with Horizontal(id="save-row"):
@@ -103,6 +104,11 @@ class SettingsScreen(Page):
 
     def _preset_name(self, sampling: Sampling, system: str) -> str:
         return next((name for name in self._presets if self._is_preset(name, sampling, system)), OWN)
+
+    def _first_preset(self, chosen: str | None) -> str:
+        if chosen is not None and self._is_preset(chosen, self._sampling, self._system):
+            return chosen
+        return self._preset_name(self._sampling, self._system)
 
     def _is_preset(self, name: str, sampling: Sampling, system: str) -> bool:
         preset: Preset | None = self._presets.get(name)
@@ -173,7 +179,10 @@ class SettingsScreen(Page):
                 form.focus_problem()
                 return
         sampling, *options = values
-        self.app.set_chat_settings(sampling=sampling, system=self._form_system() or None)
+        system, preset = self._form_system(), self.query_one("#preset", Choice).value
+        self.app.set_chat_settings(
+            replace(self._settings, sampling=sampling, system=system or None, preset=None if preset == OWN else preset)
+        )
         if options and options[0] != self._options:
             self.app.load_model(self.app.host.target, options[0])
         self.dismiss()

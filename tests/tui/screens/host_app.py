@@ -1,30 +1,24 @@
 """An app that offers the screens what koala-tui offers them, and nothing else."""
 
-from dataclasses import replace
-
 from textual.app import App
 
 from inference.load_options import LoadOptions
 from inference.sampling import Sampling
+from tui.chat_settings import ChatSettings
 from tui.config import Config
 from tui.model_host import ModelHost
 from tui.theme import KOALA_THEME
 
 
-class Settings:
-    def __init__(self, sampling=None, system=None):
-        self.sampling, self.system = sampling or Sampling(), system
-
-
 class HostApp(App):
-    def __init__(self, screen=None, *, start=None, target=None, options=LoadOptions(), store=None, config=None):
+    def __init__(self, screen=None, *, start=None, target=None, options=None, store=None, config=None):
         super().__init__()
         self.register_theme(KOALA_THEME)
         self.theme = KOALA_THEME.name
         self.first, self.store, self.config = screen, store, config or Config()
-        self.host = ModelHost(start, target, options)
+        self.host = ModelHost(start, target, options or LoadOptions())
         self.chat_id = None
-        self.settings = Settings()
+        self.settings = ChatSettings(Sampling())
         self.said, self.loads, self.opened = [], [], []
 
     def on_mount(self):
@@ -34,8 +28,8 @@ class HostApp(App):
     def chat_settings(self):
         return self.settings
 
-    def set_chat_settings(self, **changes):
-        self.settings = Settings(**{**vars(self.settings), **changes})
+    def set_chat_settings(self, settings):
+        self.settings = settings
 
     def load_model(self, target, options):
         self.loads.append((target, options))

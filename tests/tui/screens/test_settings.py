@@ -6,6 +6,7 @@ from textual.widgets import Button, Input, TextArea
 from inference.load_options import LoadOptions
 from inference.sampling import Sampling
 from tests.tui.screens.host_app import HostApp, shown
+from tui.chat_settings import ChatSettings
 from tui.config import PRESETS, Config, Preset
 from tui.model_host import Endpoint
 from tui.presets import save_preset, saved_presets
@@ -103,7 +104,7 @@ async def test_a_preset_fills_the_form_and_own_values_are_told_apart():
         await pilot.pause()
         assert preset(app).value == "precise"
         await pilot.press("ctrl+s")
-        assert app.settings.sampling == PRESETS["precise"].apply(Sampling())
+        assert app.settings == ChatSettings(PRESETS["precise"].apply(Sampling()), None, "precise")
 
 
 async def test_a_preset_may_bring_its_system_prompt_and_keeps_the_seed():
