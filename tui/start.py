@@ -11,6 +11,7 @@ from inference.sampling import Sampling
 from . import paths, state
 from .config import Config, load_config
 from .model_host import Endpoint, Target
+from .presets import all_presets
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def prepare(arguments: argparse.Namespace) -> Start:
     config = read_config(arguments)
     sampling, system = config.sampling, config.system
     if arguments.preset is not None:
-        if arguments.preset not in config.presets:
-            names = ", ".join(config.presets)
-            raise InputError(f"there is no preset {arguments.preset!r}; there are {names}")
-        preset = config.presets[arguments.preset]
+        presets = all_presets(config.presets)
+        if arguments.preset not in presets:
+            raise InputError(f"there is no preset {arguments.preset!r}; there are {', '.join(presets)}")
+        preset = presets[arguments.preset]
         sampling = preset.apply(sampling)
         system = preset.system if preset.system is not None else system
     return Start(
@@ -79,9 +80,7 @@ def _load_options(arguments: argparse.Namespace, config: Config) -> LoadOptions:
 def _target(arguments: argparse.Namespace, config: Config) -> Target | None:
     if arguments.endpoint is not None:
         if arguments.model is not None:
-            raise InputError(
-                "MODEL and --endpoint exclude each other; --endpoint-model names a server's model"
-            )
+            raise InputError("MODEL and --endpoint exclude each other; --endpoint-model names a server's model")
         return Endpoint(arguments.endpoint, arguments.endpoint_model)
     if arguments.model is not None:
         return find_model(arguments.model, config)
