@@ -120,6 +120,17 @@ class ModelHost:
         self.options = self.options if options is None else options
         await self.engine()
 
+    def another(self, target: Target, options: LoadOptions) -> "ModelHost":
+        """Return a host for a second model, which is nothing to this one."""
+        return ModelHost(self._start, target, options)
+
+    async def unload(self) -> None:
+        """Let go of the model until it is asked for again, so that another one has room."""
+        if self.release is not None:
+            await self.release()
+        await self._let_go()
+        self.changed()
+
     async def close(self) -> None:
         """Let go of the model for good."""
         self._closed = True
