@@ -144,14 +144,15 @@ def heartbeat(connection: sqlite3.Connection, message_ids: list[int]) -> None:
     )
 
 
+def silent(connection: sqlite3.Connection, before: float) -> list[int]:
+    """Return the ids of the streaming replies that had no sign of life since `before`."""
+    rows = connection.execute("SELECT id FROM messages WHERE state = 'streaming' AND touched < ?", (before,))
+    return [number for (number,) in rows]
+
+
 def interrupted(connection: sqlite3.Connection, before: float) -> list[int]:
-    """Turn the streaming replies that had no sign of life since `before` into partial ones; return their ids."""
-    ids = [
-        number
-        for (number,) in connection.execute(
-            "SELECT id FROM messages WHERE state = 'streaming' AND touched < ?", (before,)
-        )
-    ]
+    """Turn the replies that `silent` finds into partial ones; return their ids."""
+    ids = silent(connection, before)
     connection.executemany("UPDATE messages SET state = 'partial' WHERE id = ?", [(number,) for number in ids])
     return ids
 

@@ -64,38 +64,40 @@ def search_index(connection: sqlite3.Connection) -> None:
     """2: a full-text index of all titles and of everything said, but of replies in the making.
 
     Rows of messages have the message's number, those of titles the chat's with a minus before it. `words` is ours (see
-    `search.words`). The view lets FTS5 rebuild and check the index by itself.
+    `search.words`); it is given bytes, as a text on a damaged disk may be none. The view lets FTS5 rebuild and check
+    the index by itself.
     """
+    content, title = "words(CAST({}content AS BLOB))", "words(CAST({}title AS BLOB))"
+    add = "INSERT INTO search_index (rowid, text)"
+    remove = "INSERT INTO search_index (search_index, rowid, text)"
     for statement in (
-        """CREATE VIEW searchable (id, text) AS
-            SELECT id, words(content) FROM messages WHERE state <> 'streaming'
-            UNION ALL SELECT -id, words(title) FROM chats""",
+        f"""CREATE VIEW searchable (id, text) AS
+            SELECT id, {content.format("")} FROM messages WHERE state <> 'streaming'
+            UNION ALL SELECT -id, {title.format("")} FROM chats""",
         """CREATE VIRTUAL TABLE search_index USING fts5 (
             text, content = 'searchable', content_rowid = 'id', prefix = '1 2',
             tokenize = 'unicode61 remove_diacritics 2'
         )""",
-        """CREATE TRIGGER message_indexed AFTER INSERT ON messages WHEN new.state <> 'streaming' BEGIN
-            INSERT INTO search_index (rowid, text) VALUES (new.id, words(new.content));
+        f"""CREATE TRIGGER message_indexed AFTER INSERT ON messages WHEN new.state <> 'streaming' BEGIN
+            {add} VALUES (new.id, {content.format("new.")});
         END""",
-        """CREATE TRIGGER message_unindexed AFTER DELETE ON messages WHEN old.state <> 'streaming' BEGIN
-            INSERT INTO search_index (search_index, rowid, text) VALUES ('delete', old.id, words(old.content));
+        f"""CREATE TRIGGER message_unindexed AFTER DELETE ON messages WHEN old.state <> 'streaming' BEGIN
+            {remove} VALUES ('delete', old.id, {content.format("old.")});
         END""",
-        """CREATE TRIGGER message_reindexed AFTER UPDATE OF content, state ON messages
+        f"""CREATE TRIGGER message_reindexed AFTER UPDATE OF content, state ON messages
             WHEN new.content IS NOT old.content OR (new.state = 'streaming') <> (old.state = 'streaming') BEGIN
-            INSERT INTO search_index (search_index, rowid, text)
-                SELECT 'delete', old.id, words(old.content) WHERE old.state <> 'streaming';
-            INSERT INTO search_index (rowid, text)
-                SELECT new.id, words(new.content) WHERE new.state <> 'streaming';
+            {remove} SELECT 'delete', old.id, {content.format("old.")} WHERE old.state <> 'streaming';
+            {add} SELECT new.id, {content.format("new.")} WHERE new.state <> 'streaming';
         END""",
-        """CREATE TRIGGER title_indexed AFTER INSERT ON chats BEGIN
-            INSERT INTO search_index (rowid, text) VALUES (-new.id, words(new.title));
+        f"""CREATE TRIGGER title_indexed AFTER INSERT ON chats BEGIN
+            {add} VALUES (-new.id, {title.format("new.")});
         END""",
-        """CREATE TRIGGER title_unindexed AFTER DELETE ON chats BEGIN
-            INSERT INTO search_index (search_index, rowid, text) VALUES ('delete', -old.id, words(old.title));
+        f"""CREATE TRIGGER title_unindexed AFTER DELETE ON chats BEGIN
+            {remove} VALUES ('delete', -old.id, {title.format("old.")});
         END""",
-        """CREATE TRIGGER title_reindexed AFTER UPDATE OF title ON chats WHEN new.title IS NOT old.title BEGIN
-            INSERT INTO search_index (search_index, rowid, text) VALUES ('delete', -old.id, words(old.title));
-            INSERT INTO search_index (rowid, text) VALUES (-new.id, words(new.title));
+        f"""CREATE TRIGGER title_reindexed AFTER UPDATE OF title ON chats WHEN new.title IS NOT old.title BEGIN
+            {remove} VALUES ('delete', -old.id, {title.format("old.")});
+            {add} VALUES (-new.id, {title.format("new.")});
         END""",
         "INSERT INTO search_index (search_index) VALUES ('rebuild')",
     ):

@@ -74,10 +74,13 @@ def to_column(text: str) -> str | bytes:
 
 
 def from_column(value: str | bytes | None) -> str:
-    """Return the text that `to_column` was given."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogatepass" if _is_ours(value) else "replace")
-    return value or ""
+    """Return the text that `to_column` was given; what a damaged disk made of it has replacement characters."""
+    if not isinstance(value, bytes):
+        return value or ""
+    try:
+        return value.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "replace")
 
 
 def to_json(values: dict[str, Any]) -> str:
@@ -89,14 +92,6 @@ def from_json(text: str | bytes | None) -> dict[str, Any]:
     """Return the values in the column, none where it was damaged."""
     try:
         values = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _is_ours(value: bytes) -> bool:
-    try:
-        value.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -148,9 +148,10 @@ class Store:
 
     def interrupted(self, silence: float = SILENCE_SECONDS) -> list[int]:
         """Turn replies whose writer gave no sign of life for so many seconds into partial ones; return their ids."""
-        if self.read_only:
+        before = time.time() - silence
+        if self.read_only or not self._database.read(messages.silent, before):
             return []
-        return self._database.write(messages.interrupted, time.time() - silence)
+        return self._database.write(messages.interrupted, before)
 
     def search(self, text: str, limit: int = 50) -> list[Hit]:
         """Return where all words of the text were said, the best first; the last word may be only begun."""
@@ -162,8 +163,9 @@ class Store:
 
     def changed(self) -> bool:
         """Return whether another program has written since the last call."""
+        replaced = self._database.replaced()
         before, self._data_version = self._data_version, self._read_data_version()
-        return before != self._data_version
+        return replaced or before != self._data_version
 
     def _read_data_version(self) -> int:
         return self._database.read(_data_version)
