@@ -116,10 +116,8 @@ class Database:
         self._open()
 
     def _mend(self) -> None:
-        if self._only_search_is_damaged():
-            self._begin("BEGIN IMMEDIATE")
-            self._connection.execute("INSERT INTO search_index (search_index) VALUES ('rebuild')")
-            self._connection.execute("COMMIT")
+        """Make the search index anew where it alone is damaged, else the whole store."""
+        if self._search_index_made_anew():
             return
         notice = None
         with locked(_lock_file(self.path)):
@@ -131,15 +129,19 @@ class Database:
         self._open()
         self.notice = notice or self.notice
 
-    def _only_search_is_damaged(self) -> bool:
+    def _search_index_made_anew(self) -> bool:
         try:
-            checks = [
-                self._connection.execute(f"PRAGMA integrity_check ({table})").fetchall()
-                for table in ("chats", "messages", "search_index_data")
-            ]
+            for table in ("chats", "messages", "search_index_data"):
+                if self._connection.execute(f"PRAGMA integrity_check ({table})").fetchall() != [("ok",)]:
+                    return False
+            self._begin("BEGIN IMMEDIATE")
+            self._connection.execute("INSERT INTO search_index (search_index) VALUES ('rebuild')")
+            self._connection.execute("COMMIT")
         except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             return False
-        return all(check == [("ok",)] for check in checks)
+        return True
 
 
 class _Moved(Exception):

@@ -5,10 +5,12 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from . import migrations, salvage
+from . import migrations
 from .search import words
 
 COMPANIONS = ("-wal", "-shm")  # SQLite's names for the write-ahead log and its index
@@ -20,11 +22,14 @@ def repair(path: Path) -> str:
     The damaged file and its companions lie beside it afterwards, under a name with the date. The new store is complete
     before anything is moved. The caller holds the store's lock file, and no connection that would still write.
     """
+    from . import salvage  # rarely needed, and the app starts sooner without
+
     mended = _mended(path)
     unfinished = mended.with_name(mended.name + ".part")
     for name in (mended, unfinished):
         name.unlink(missing_ok=True)
-    chats, messages = _write(salvage.read(path), unfinished)
+    saved = salvage.read(path)
+    _write(saved.chats.values(), saved.messages.values(), unfinished)
     flush(unfinished)
     unfinished.replace(mended)
     aside = unused(path.with_name(f"{path.stem}.corrupt-{time.strftime('%Y-%m-%d')}{path.suffix}"))
@@ -34,8 +39,8 @@ def repair(path: Path) -> str:
     path.unlink()
     finish(path)
     return (
-        f"{path.name} was damaged: {chats:,} chats with {messages:,} messages were saved from it, and the damaged file "
-        f"is kept as {aside}"
+        f"{path.name} was damaged: {len(saved.chats):,} chats with {len(saved.messages):,} messages were saved from "
+        f"it, and the damaged file is kept as {aside}"
     )
 
 
@@ -80,19 +85,17 @@ def flush(path: Path) -> None:
             os.close(descriptor)
 
 
-def _write(saved: salvage.Saved, path: Path) -> tuple[int, int]:
-    """Make a store of what was saved, and return how many chats and messages are in it."""
+def _write(chats: Iterable[dict[str, Any]], messages: Iterable[dict[str, Any]], path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.create_function("words", 1, words, deterministic=True)
         connection.execute("PRAGMA foreign_keys = ON")
         migrations.migrate(connection)
         connection.execute("BEGIN")
-        for table, rows in (("chats", saved.chats.values()), ("messages", saved.messages.values())):
+        for table, rows in (("chats", chats), ("messages", messages)):
             for row in rows:
                 names, marks = ", ".join(row), ", ".join("?" * len(row))
                 connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
         connection.execute("COMMIT")
-        return len(saved.chats), len(saved.messages)
 
 
 def _link(source: Path, target: Path) -> None:

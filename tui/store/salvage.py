@@ -19,7 +19,7 @@ from .records import from_column, from_json, to_column, to_json
 
 CHAT = ("id", "uid", "title", "created", "updated", "pinned", "deleted", "settings", "draft", "messages", "head")
 MESSAGE = ("id", "chat_id", "parent_id", "role", "content", "state", "created", "touched", "details")
-GAP = 100_000  # ids that are tried one by one where SQLite fails, at most
+MISSES = 3_000  # ids without a row, one after the other, after which no more are tried; a page has far fewer
 
 Row = dict[str, Any]
 
@@ -61,6 +61,7 @@ def _through_sqlite(connection: sqlite3.Connection, table: str, names: tuple[str
     """Collect the table's rows; return whether all were readable."""
 
     def scan(rest: str, *values: int) -> bool:
+        """Collect what the query finds; return whether it came to its end."""
         try:
             for row in connection.execute(f"SELECT {', '.join(names)} FROM {table} {rest}", values):
                 into[row[0]] = dict(zip(names, row, strict=True))
@@ -70,11 +71,15 @@ def _through_sqlite(connection: sqlite3.Connection, table: str, names: tuple[str
 
     if scan("ORDER BY id"):
         return True
-    low = max(into, default=0)
-    scan("WHERE id > ? ORDER BY id DESC", low)
-    high = min((number for number in into if number > low), default=low + GAP)
-    for number in range(low + 1, min(high, low + GAP)):
+    below = max(into, default=0)
+    scan("WHERE id > ? ORDER BY id DESC", below)
+    above = min((number for number in into if number > below), default=None)
+    misses, number = 0, below + 1
+    while number != above and misses < MISSES:
+        known = len(into)
         scan("WHERE id = ?", number)
+        misses = 0 if len(into) > known else misses + 1
+        number += 1
     return False
 
 

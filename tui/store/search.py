@@ -30,7 +30,6 @@ LETTER = f"[^\\W_{UNSPACED}]"
 
 _EACH_UNSPACED = re.compile(f"[{UNSPACED}]")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-_WORD = re.compile(f"[{UNSPACED}]|{LETTER}+")
 
 
 def words(value: str | bytes | None) -> str:
@@ -139,7 +138,8 @@ def _has_words(text: str) -> bool:
 def _marks(text: str) -> re.Pattern:
     """What finds in a folded text what was typed: whole words, but for the last one, which may be only begun."""
     text = _folded(unicodedata.normalize("NFC", text))
-    parts = [_WORD.findall(part) for part in text.split() if _has_words(part)]
+    word_or_character = re.compile(f"[{UNSPACED}]|{LETTER}+")
+    parts = [word_or_character.findall(part) for part in text.split() if _has_words(part)]
     patterns = []
     for number, found in enumerate(parts, 1):
         begun = number == len(parts) and not text[-1].isspace()
