@@ -41,10 +41,8 @@ def test_the_chat_asks_with_the_ids_that_training_saw(checkpoint, gguf):
     assert prompt_ids(gguf) == [row.input_ids for row in expected]
 
 
-_BIG = ("llama3", "qwen2")  # a hundred thousand tokens and more take their time
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in _BIG)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "gpt2", "llama3", "qwen2"])
 def test_the_same_with_real_tokenizers(name, real_data, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 

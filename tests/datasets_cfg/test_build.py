@@ -114,6 +114,7 @@ def test_epochs_and_fractions_weigh_a_source(tmp_path):
     assert len(ids) == pytest.approx(2.5 * len(times), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_content_does_not_depend_on_the_processes(tmp_path):
     for processes in (1, 2):
         out = tmp_path / str(processes)

@@ -272,6 +272,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_files_do_not_depend_on_the_number_of_processes(real_data, base, tmp_path):
     """On more rows than go into a batch."""
     rows = [

@@ -109,6 +109,7 @@ def test_every_parameter_and_its_optimizer_state_is_split(full_sharded):
     assert seen["units"]["Embedding"] == seen["units"]["Linear"] == 1
 
 
+@pytest.mark.slow
 def test_it_learns_and_saves_what_whole_models_do(full, full_sharded, tmp_path):
     out = tmp_path / "whole"
     succeed(*sft(*full, "--output_dir", out, processes=2))

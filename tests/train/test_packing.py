@@ -94,6 +94,7 @@ def test_the_dataset_has_one_column_that_numbers_the_rows():
     assert rows.column_names == [ROW]
 
 
+@pytest.mark.slow
 def test_real_conversations_fill_their_rows(real_data, tmp_path):
     from datasets_cfg.base_tokenizer import load_tokenizer
     from datasets_cfg.tokenization import tokenized
