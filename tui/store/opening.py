@@ -97,7 +97,8 @@ def _connect_and_check(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA fullfsync = ON")  # macOS: a sync that reaches the disk
         # Without a write-ahead log (on some network drives) only full synchronisation leaves no half-written page.
         connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
-        connection.execute("PRAGMA journal_size_limit = 16777216")
+        connection.execute("PRAGMA journal_size_limit = 16777216")  # bytes
+        connection.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten
     except BaseException:
         connection.close()
         raise
