@@ -21,7 +21,7 @@ NEWEST = 1_000  # matches that are compared
 NEWEST_UNINDEXED = 20_000  # messages that are looked through for what has no words, such as "->"
 RECENT_SECONDS = 30 * 86_400.0  # what is as old as this counts half as recent as what was said just now
 LEAST_RELEVANCE = 0.1  # so that among words that are everywhere the newest come first
-BEFORE, LENGTH = 30, 120  # characters of a snippet: before the first match, and in all
+BEFORE, LENGTH = 40, 120  # characters of a snippet: before the first match, and in all
 SCANNED = 200_000  # characters of a message that are looked through for a snippet
 TRIED = 20  # matches around which a snippet is tried
 
