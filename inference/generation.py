@@ -1,115 +1,131 @@
 """The token loop: a prompt goes in, pieces of text come out, and either can be stopped."""
 
-import codecs
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .errors import InputError
-from .events import Delta, Finished, PromptProgress
+from .events import Delta, Finished, Folded, PromptProgress
 from .llama_model import LlamaModel
+from .prompt import Prompt
+from .reply_text import ReplyText
 from .sampling import Sampling
 
 # Fast models are read out in steps of this many seconds: a message for each token would cost more than the token.
-DELTA_SECONDS = 0.02
+DELTA_SECONDS = 0.05
 
 
-def generate(
-    model: LlamaModel, prompt: Sequence[int], sampling: Sampling, stopped: Callable[[], bool]
-) -> Iterator[PromptProgress | Delta | Finished]:
-    """Evaluate what is new of `prompt`, then sample a reply, until it ends or `stopped()` is true.
+class Generation:
+    """One reply in the making. Read `events` to their end; then `reply` is its text.
 
-    Afterwards `model.context_ids` are the prompt and the reply without its end token (cut short where the loop
-    was stopped early or the iterator closed). Space before the first word is not part of the reply's text.
-
-    Raises:
-        InputError: the prompt leaves no room for a reply in the context. It is never cut.
+    `prompt` is what the model has read, `folded` how many messages are not in it; both change when the context fills
+    up and `shorten(number of reply tokens)` returns a prompt to go on with. `ids` are the tokens that stand for the
+    reply, without an end token, or None where no row of whole tokens does.
     """
-    if len(prompt) >= model.n_ctx:
-        raise InputError(
-            f"the conversation is {len(prompt):,} tokens long and the context holds {model.n_ctx:,}; "
-            "start a new chat, or a larger context (--context)"
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        folded: int = 0,
+        stops: Iterable[str] = (),
+        goes_on: bool = False,
+        stopped: Callable[[], bool],
+        shorten: Callable[[int], tuple[int, Prompt] | None] = lambda _tokens: None,
+    ) -> None:
+        self._model, self._sampling, self._stopped, self._shorten = model, sampling, stopped, shorten
+        self.prompt, self.folded = prompt, folded
+        self.reply = ""
+        self.ids: list[int] | None = []
+        self._text = ReplyText(stops, on=goes_on)
+        self._evaluated = 0
+
+    def events(self, started: float, restored: int = 0) -> Iterator[PromptProgress | Delta | Folded | Finished]:
+        """Evaluate what is new of the prompt, then sample a reply, until it ends or `stopped()` is true.
+
+        `started` is when the request came, by `time.perf_counter`; `restored` tokens came into the context from the
+        disk since then. Space before the first word is not part of the reply's text.
+        """
+        model, limit = self._model, self._sampling.max_tokens
+        cached = model.keep_prefix(self.prompt.ids)
+        yield from self._read(self.prompt.ids)
+        prompt_done = time.perf_counter()
+
+        text, ids = self._text, []
+        completion = waiting = 0
+        first_token_at = sent_at = None
+        reason = "cancelled"
+        sampler = model.sampler(self._sampling, self.prompt.ids)
+        try:
+            while not self._stopped():
+                token = sampler.sample()
+                completion += 1
+                now = time.perf_counter()
+                first_token_at = first_token_at or now
+                if model.is_end(token):
+                    reason = "stop"
+                    break
+                ids.append(token)
+                text.add(model.piece(token))
+                waiting += 1
+                if text.stopped:
+                    reason = "stop"
+                    break
+                if text.ready and (sent_at is None or now - sent_at >= DELTA_SECONDS):
+                    yield self._delta(waiting)
+                    waiting, sent_at = 0, now
+                if len(model.context_ids) < model.n_ctx:
+                    model.evaluate([token])
+                elif completion < limit:
+                    shorter = self._shorten(len(ids))
+                    if shorter is None:
+                        reason = "context"
+                        break
+                    self.folded, self.prompt = shorter
+                    yield Folded(self.folded)
+                    model.keep_prefix([*self.prompt.ids, *ids])
+                    yield from self._read([*self.prompt.ids, *ids])
+                if completion >= limit:
+                    reason = "length"
+                    break
+        finally:
+            sampler.close()
+        if reason == "stop":
+            text.close()
+        if text.ready:
+            yield self._delta(waiting)
+        self.ids = ids[: text.settled] if text.ends_settled else None
+        yield Finished(
+            reason=reason,
+            seed=self._sampling.seed or 0,
+            prompt_tokens=len(self.prompt.ids),
+            evaluated_tokens=self._evaluated,
+            cached_tokens=cached,
+            completion_tokens=completion,
+            prompt_seconds=prompt_done - started,
+            decode_seconds=time.perf_counter() - prompt_done,
+            time_to_first_token=None if first_token_at is None else first_token_at - started,
+            restored_tokens=min(restored, cached),
+            folded=self.folded,
         )
-    started = time.perf_counter()
-    cached = model.keep_prefix(prompt)
-    evaluated, first_token_at = 0, None
-    seed = sampling.seed if sampling.seed is not None else 0
-    reason = "cancelled"
 
-    model.abort_when(stopped)
-    try:
-        yield PromptProgress(cached, len(prompt))
-        for start in range(cached, len(prompt), model.chunk):
-            chunk = prompt[start : start + model.chunk]
-            if stopped() or not model.evaluate(chunk):
-                break
-            evaluated += len(chunk)
-            yield PromptProgress(start + len(chunk), len(prompt))
-    finally:
-        model.abort_when(None)
-    prompt_done = time.perf_counter()
+    def _read(self, ids: Sequence[int]) -> Iterator[PromptProgress]:
+        """Evaluate what the context does not hold of the ids, unless stopped."""
+        model = self._model
+        done = len(model.context_ids)
+        yield PromptProgress(done, len(ids))
+        said_at = time.perf_counter()
+        while done < len(ids) and not self._stopped():
+            chunk = ids[done : done + model.chunk]
+            if not model.evaluate(chunk):
+                return
+            done += len(chunk)
+            self._evaluated += len(chunk)
+            if done == len(ids) or time.perf_counter() - said_at >= DELTA_SECONDS:
+                yield PromptProgress(done, len(ids))
+                said_at = time.perf_counter()
 
-    text = _Text()
-    completion = waiting = 0
-    sampler = model.sampler(sampling, prompt)
-    try:
-        sent_at = 0.0
-        while cached + evaluated == len(prompt) and not stopped():
-            token = sampler.sample()
-            completion += 1
-            if first_token_at is None:
-                first_token_at = time.perf_counter()
-            if model.is_end(token):
-                reason = "stop"
-                break
-            text.add(model.piece(token))
-            waiting += 1
-            now = time.perf_counter()
-            if text.ready and now - sent_at >= DELTA_SECONDS:
-                yield Delta(text.take(), waiting)
-                waiting, sent_at = 0, now
-            if len(model.context_ids) == model.n_ctx:
-                reason = "context"
-                break
-            model.evaluate([token])
-            if completion >= sampling.max_tokens:
-                reason = "length"
-                break
-    finally:
-        sampler.close()
-    text.close()
-    if text.ready:
-        yield Delta(text.take(), waiting)
-    yield Finished(
-        reason=reason,
-        seed=seed,
-        prompt_tokens=len(prompt),
-        evaluated_tokens=evaluated,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        prompt_seconds=prompt_done - started,
-        decode_seconds=time.perf_counter() - prompt_done,
-        time_to_first_token=None if first_token_at is None else first_token_at - started,
-    )
-
-
-class _Text:
-    """Bytes in, whole characters out: a character may be spread over several tokens."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._begun = False
-        self.ready = ""
-
-    def add(self, piece: bytes, final: bool = False) -> None:
-        text = self._decoder.decode(piece, final)
-        if not self._begun:
-            text = text.lstrip()
-            self._begun = bool(text)
-        self.ready += text
-
-    def close(self) -> None:
-        self.add(b"", final=True)
-
-    def take(self) -> str:
-        text, self.ready = self.ready, ""
-        return text
+    def _delta(self, tokens: int) -> Delta:
+        text = self._text.take()
+        self.reply += text
+        return Delta(text, tokens)

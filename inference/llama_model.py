@@ -6,36 +6,43 @@ Everything here belongs in a process of its own (see `worker`): what llama.cpp d
 import ctypes
 import os
 import re
+import sys
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import llama_cpp as C
 
 from .errors import EngineError, InputError
 from .events import Loaded
-from .load_options import LoadOptions
+from .load_options import KV_TYPES, LoadOptions
 from .machine import usable_cores
 from .sampling import Sampling
 
 DEFAULT_CONTEXT = 4096
 # The prompt goes in by chunks of a fixed size: arithmetic, and so a reply, must not depend on timing.
-CPU_CHUNK, GPU_CHUNK = 128, 512
+# Some GPUs cannot be stopped within a chunk.
+CPU_CHUNK, GPU_CHUNK = 128, 256
 PENALTY_WINDOW = 64
-WARNING, ERROR = 3, 4  # the levels of ggml.h; the comments in llama-cpp-python number them otherwise
+INFO, WARNING, ERROR = 2, 3, 4  # the levels of ggml.h; the comments in llama-cpp-python number them otherwise
+QUANTIZED_KV_TYPES = tuple(kind for kind in KV_TYPES if kind.startswith("q"))
+FLASH_ATTENTION = {None: -1, False: 0, True: 1}
+OUT_OF_GPU_MEMORY = r"(?i)out of memory|failed to allocate \w*(CUDA|Vulkan|Metal|SYCL|ROCm|HIP)|OutOfDeviceMemory"
+_C_LIBRARY = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
 
 
 class Log:
     """The last lines that llama.cpp logged; the reason of a failure is only there."""
 
-    def __init__(self, lines: int = 200) -> None:
+    def __init__(self, lines: int = 400) -> None:
         self.lines: deque[tuple[int, str]] = deque(maxlen=lines)
         # llama.cpp keeps no reference to its callback: this one must live as long as the process.
         self._callback = C.llama_log_callback(self._take)
         C.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _user_data: object) -> None:
-        self.lines.append((level, text.decode("utf-8", errors="replace").rstrip("\n")))
+        if level >= INFO:
+            self.lines.append((level, text.decode("utf-8", errors="replace").rstrip("\n")))
 
     def reason(self) -> str:
         """Return what the log gives as the cause: its first error since the start, or else its last warning."""
@@ -45,45 +52,32 @@ class Log:
         # Without the name of the C function, and without what the caller says anyway.
         return line.split(": ", 1)[-1].removeprefix("error loading model: ").strip()
 
+    def has(self, pattern: str) -> bool:
+        """Tell whether a line of the log matches."""
+        return any(re.search(pattern, text) for _, text in self.lines)
+
+    def total(self, pattern: str) -> float:
+        """Return the sum of the numbers that the pattern's group finds in the lines of the log."""
+        return sum(float(found[1]) for _, text in self.lines if (found := re.search(pattern, text)))
+
 
 class LlamaModel:
     """A loaded model, its vocabulary, and the token ids whose keys and values its context holds (`context_ids`).
 
+    `options` say how it runs; what they leave open is chosen here. `abort` are two bytes, the second of them zero: as
+    long as the first is not zero, evaluations end early. `turn_ends` are tokens with which the model ends a reply
+    besides those that llama.cpp knows of.
+
     Raises:
-        InputError: llama.cpp cannot load the file, or not with a context of this size.
+        InputError: llama.cpp cannot load the file, or not with these options.
     """
 
-    def __init__(self, path: str, wanted: LoadOptions) -> None:
-        self.log = Log()
+    def __init__(self, path: str, options: LoadOptions, abort: ctypes.Array) -> None:
+        self.log, self._abort = Log(), abort
         C.llama_backend_init()
-        gpu = bool(C.llama_supports_gpu_offload())
-        parameters = C.llama_model_default_params()
-        parameters.n_gpu_layers = self.n_gpu_layers = -1 if gpu else 0
-        self._model = C.llama_model_load_from_file(os.fsencode(path), parameters)
-        if not self._model:
-            raise InputError(f"llama.cpp cannot load {path}: {self.log.reason()}")
-        if not C.llama_model_has_decoder(self._model):
-            raise InputError(f"{path} is a model that does not write text; give a chat model")
-        self._vocab = C.llama_model_get_vocab(self._model)
-        self.n_vocab = C.llama_vocab_n_tokens(self._vocab)
-
-        self.n_ctx_train = C.llama_model_n_ctx_train(self._model)
-        self.n_threads = wanted.n_threads or usable_cores()
-        self.chunk = GPU_CHUNK if gpu else CPU_CHUNK
-        options = C.llama_context_default_params()
-        options.n_ctx = wanted.n_ctx or min(self.n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-        options.n_batch = options.n_ubatch = self.chunk
-        options.n_threads = options.n_threads_batch = self.n_threads
-        options.no_perf = True
-        self._context = C.llama_init_from_model(self._model, options)
-        if not self._context:
-            raise InputError(
-                f"llama.cpp cannot open a context of {options.n_ctx} tokens for {path}: {self.log.reason()}; "
-                "try a smaller one"
-            )
-        self.n_ctx = C.llama_n_ctx(self._context)
-        self._memory = C.llama_get_memory(self._context)
-        self._batch = C.llama_batch_init(self.chunk, 0, 1)
+        self._load(path, options)
+        self._open(path, options, abort)
+        self.turn_ends: frozenset[int] = frozenset()
         self.context_ids: list[int] = []
 
         self._nfkc = self._metadata("koala.text_nfkc") == "true"
@@ -96,13 +90,77 @@ class LlamaModel:
             if C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_CONTROL and (text := self.name(token))
         }
 
+    def _load(self, path: str, options: LoadOptions) -> None:
+        """Load the weights and the vocabulary."""
+        parameters = C.llama_model_default_params()
+        wanted = options.n_gpu_layers if options.n_gpu_layers is not None else -1
+        self.n_gpu_layers = parameters.n_gpu_layers = wanted if C.llama_supports_gpu_offload() else 0
+        self.mmap = parameters.use_mmap = options.mmap is not False and bool(C.llama_supports_mmap())
+        self._model = C.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not self._model:
+            raise InputError(f"llama.cpp cannot load {path}: {self._reason(options)}")
+        self._vocab = C.llama_model_get_vocab(self._model)
+        self.n_vocab = C.llama_vocab_n_tokens(self._vocab)
+        if not self.n_vocab or C.llama_vocab_type(self._vocab) == C.LLAMA_VOCAB_TYPE_NONE:
+            raise InputError(f"{path} holds no vocabulary, so nobody can talk to it; give a chat model")
+        odd = (C.llama_model_has_encoder, C.llama_model_is_diffusion)
+        if not C.llama_model_has_decoder(self._model) or any(is_odd(self._model) for is_odd in odd):
+            raise InputError(f"{path} is a model that does not write a text word by word; give a chat model")
+        # Recurrent models cannot go back to the middle of what they have read.
+        self.can_trim = not (C.llama_model_is_recurrent(self._model) or C.llama_model_is_hybrid(self._model))
+
+    def _open(self, path: str, options: LoadOptions, abort: ctypes.Array) -> None:
+        """Open the context that the model reads and writes in."""
+        self.n_ctx_train = C.llama_model_n_ctx_train(self._model)
+        self.n_threads = options.n_threads or usable_cores()
+        self.chunk = GPU_CHUNK if self.n_gpu_layers else CPU_CHUNK
+        self.kv_type = options.kv_type or "f16"
+        quantized = self.kv_type in QUANTIZED_KV_TYPES
+        if quantized and options.flash_attention is False:
+            raise InputError(
+                f"a KV cache of the type {self.kv_type} needs flash attention; switch it on, or choose kv_type=f16"
+            )
+        flash = True if quantized else options.flash_attention
+        context = C.llama_context_default_params()
+        context.n_ctx = options.n_ctx or min(self.n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        context.n_batch = context.n_ubatch = self.chunk
+        context.n_threads = context.n_threads_batch = self.n_threads
+        context.type_k = context.type_v = getattr(C, f"GGML_TYPE_{self.kv_type.upper()}")
+        context.flash_attn_type = FLASH_ATTENTION[flash]
+        context.no_perf = True
+        # llama.cpp asks hundreds of times for each token whether to go on, so this is no Python function: the length
+        # of the text in `abort` is 0, which is false, until somebody makes its first byte something else.
+        self._abort_check = C.ggml_abort_callback(ctypes.cast(_C_LIBRARY.strlen, ctypes.c_void_p).value)
+        context.abort_callback = self._abort_check
+        context.abort_callback_data = ctypes.cast(abort, ctypes.c_void_p)
+        self._context = C.llama_init_from_model(self._model, context)
+        if not self._context:
+            raise InputError(
+                f"llama.cpp cannot open a context of {context.n_ctx:,} tokens for {path}: {self._reason(options)}; "
+                "try a smaller one (n_ctx)"
+            )
+        if C.llama_pooling_type(self._context) > C.LLAMA_POOLING_TYPE_NONE:
+            raise InputError(f"{path} is a model that compares texts and writes none; give a chat model")
+        self.n_ctx = C.llama_n_ctx(self._context)
+        self.flash_attention = self.log.has("Flash Attention enabled") if flash is None else flash
+        self.state_bytes = int(self.log.total(r"(?:KV|RS) buffer size = *([0-9.]+) MiB") * 2**20)
+        self._memory = C.llama_get_memory(self._context)
+        self._batch = C.llama_batch_init(self.chunk, 0, 1)
+
+    def _reason(self, options: LoadOptions) -> str:
+        """Return why llama.cpp failed, with a hint where a GPU was too small."""
+        reason = self.log.reason()
+        if self.n_gpu_layers and self.log.has(OUT_OF_GPU_MEMORY):
+            return f"the memory of the GPU is too small ({reason}); keep some layers off it (n_gpu_layers)"
+        return reason
+
     @property
     def chat_template(self) -> str | None:
         """The Jinja source in the file, or None."""
         source = C.llama_model_chat_template(self._model, None)
         return source.decode("utf-8", errors="replace") if source else None
 
-    def describe(self, name: str) -> Loaded:
+    def describe(self, name: str, template: str, fingerprint: str) -> Loaded:
         """Return what was loaded, under this name, with the values in effect."""
         buffer = ctypes.create_string_buffer(256)
         C.llama_model_desc(self._model, buffer, len(buffer))
@@ -116,6 +174,12 @@ class LlamaModel:
             n_vocab=self.n_vocab,
             parameters=C.llama_model_n_params(self._model),
             size_bytes=C.llama_model_size(self._model),
+            state_bytes=self.state_bytes,
+            kv_type=self.kv_type,
+            flash_attention=self.flash_attention,
+            mmap=self.mmap,
+            template=template,
+            fingerprint=fingerprint,
         )
 
     def _metadata(self, key: str) -> str | None:
@@ -133,7 +197,7 @@ class LlamaModel:
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its reply with this token."""
-        return bool(C.llama_vocab_is_eog(self._vocab, token))
+        return token in self.turn_ends or bool(C.llama_vocab_is_eog(self._vocab, token))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of plain text. No control token comes out of it, and none is added.
@@ -179,13 +243,13 @@ class LlamaModel:
             shared += 1
         if not C.llama_memory_seq_rm(self._memory, 0, shared, -1):
             # A recurrent model cannot go back to the middle.
-            C.llama_memory_clear(self._memory, True)
+            self.clear()
             shared = 0
         del self.context_ids[shared:]
         return shared
 
     def evaluate(self, ids: Sequence[int]) -> bool:
-        """Append at most `chunk` ids to the context; return False if the abort check ended it, with nothing kept.
+        """Append at most `chunk` ids to the context; return False, with nothing kept, if it was aborted.
 
         The caller sees to it that they fit.
         """
@@ -203,16 +267,37 @@ class LlamaModel:
             self.context_ids.extend(ids)
             return True
         if not C.llama_memory_seq_rm(self._memory, 0, start, -1):
-            C.llama_memory_clear(self._memory, True)
-            self.context_ids.clear()
+            self.clear()
         if status == 2:
             return False
         raise EngineError(f"llama.cpp failed to evaluate {len(ids)} tokens (code {status}): {self.log.reason()}")
 
-    def abort_when(self, check: Callable[[], bool] | None) -> None:
-        """Let a running evaluation end early once `check` is true. None switches this off."""
-        self._abort = C.ggml_abort_callback((lambda _data: check()) if check else 0)
-        C.llama_set_abort_callback(self._context, self._abort, None)
+    # ---- the context on disk
+
+    def state_size(self) -> int:
+        """Return how many bytes the keys and values of the context take outside it."""
+        return C.llama_state_seq_get_size(self._context, 0)
+
+    def copy_state(self, target: memoryview) -> int:
+        """Write the keys and values of the context to `target`; return the number of bytes, 0 where that failed."""
+        buffer = (ctypes.c_uint8 * len(target)).from_buffer(target)
+        return C.llama_state_seq_get_data(self._context, buffer, len(target), 0)
+
+    def restore_state(self, source: memoryview, ids: Sequence[int]) -> bool:
+        """Replace the context by what was copied when it held `ids`; where that fails it is empty."""
+        self.clear()
+        # llama.cpp only reads from it, but ctypes points into nothing that may not be written.
+        buffer = (ctypes.c_uint8 * len(source)).from_buffer(source)
+        if C.llama_state_seq_set_data(self._context, buffer, len(source), 0) != len(source):
+            self.clear()
+            return False
+        self.context_ids = list(ids)
+        return True
+
+    def clear(self) -> None:
+        """Empty the context."""
+        C.llama_memory_clear(self._memory, True)
+        self.context_ids.clear()
 
     # ---- choosing tokens
 

@@ -2,13 +2,17 @@
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
 
-from .chat_template import ChatTemplate, Piece
+from .chat_template import ChatTemplate
 from .engine import Message
+from .folding import leave_out
 
-REMEMBERED_REPLIES = 64
+REMEMBERED_REPLIES = 4096
+TOKENIZED_CHARACTERS = 4_000_000  # of the texts whose ids are kept, so that a turn tokenizes only what is new
 
 
 class Vocabulary(Protocol):
@@ -23,65 +27,145 @@ class Vocabulary(Protocol):
         ...
 
 
+class ReplyKey(NamedTuple):
+    """Which reply it is: digests of all that stands `before` the text that it ends and of that text (`text`), whose
+    first characters, `opening` many, are not the reply's.
+    """
+
+    before: str
+    opening: int
+    text: str
+
+
+class Span(NamedTuple):
+    """Where in a row of ids a remembered reply stands, the text that opens it included."""
+
+    key: ReplyKey
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The ids of a prompt, and where in them replies stand as they were sampled (`replies`).
+
+    What the model is to go on with is `tail`, the text after the last control token: its ids begin at `tail_start`,
+    a digest of all that stands `before` it tells where it belongs, and its first characters, `opening` many, are not
+    the reply's own.
+    """
+
+    ids: list[int]
+    replies: list[Span]
+    before: str
+    tail: str
+    tail_start: int
+    opening: int
+
+
 class PromptEncoder:
     """Turns conversations into ids with one model's template and vocabulary.
 
     It remembers the ids of the replies that the model itself wrote. The text of a reply, tokenized afresh, often
-    gives other ids than those sampled; with these put back, the next turn evaluates only what is new.
+    gives other ids than those sampled; with these put back, the next turn evaluates only what is new. This holds for
+    every branch of a conversation, and for replies that were cut short.
     """
 
     def __init__(self, template: ChatTemplate, vocabulary: Vocabulary) -> None:
         self.template, self.vocabulary = template, vocabulary
-        self._replies: OrderedDict[tuple[tuple[Piece, ...], str], array] = OrderedDict()
+        self._replies: OrderedDict[ReplyKey, array] = OrderedDict()
+        self._openings: dict[str, dict[int, int]] = {}  # before → opening → how many of the replies have both
+        self._tokenized: OrderedDict[str, array] = OrderedDict()
+        self._tokenized_characters = 0
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids of the prompt, with exactly one beginning-of-sequence token if the model wants one.
+    def encode(self, messages: Sequence[Message], folded: int = 0) -> Prompt:
+        """Return the prompt, with exactly one beginning-of-sequence token if the model wants one.
+
+        `folded` messages after the system message are left out. Where the last message is the assistant's, the
+        prompt ends with its content.
 
         Raises:
             InputError: the template refuses the conversation.
         """
+        messages = leave_out(messages, folded)
         pieces = self.template.pieces(messages)
-        ids, rest = self._recall(messages, pieces)
-        for piece in rest:
-            ids += (
-                [self.vocabulary.control_ids[piece.text]] if piece.is_control else self.vocabulary.tokenize(piece.text)
-            )
-        if self.vocabulary.add_bos and self.vocabulary.bos >= 0 and ids[:1] != [self.vocabulary.bos]:
-            ids.insert(0, self.vocabulary.bos)
-        return ids
+        begun = messages[-1]["content"] if messages and messages[-1]["role"] == "assistant" else ""
+        bos, controls = self.vocabulary.bos, self.vocabulary.control_ids
+        ids: list[int] = []
+        if self.vocabulary.add_bos and bos >= 0 and not (pieces[:1] and controls.get(pieces[0].text) == bos):
+            ids.append(bos)
+        replies: list[Span] = []
+        digest, before, tail, tail_start = blake2b(digest_size=16), "", "", len(ids)
+        for index, (text, is_control) in enumerate(pieces):
+            last = index == len(pieces) - 1
+            if is_control:
+                ids.append(controls[text])
+            else:
+                before, tail_start = digest.hexdigest(), len(ids)
+                key = self._find(before, text, exact=last)
+                known = self._replies[key] if key else self._tokenize(text)
+                if key:
+                    replies.append(Span(key, len(ids), len(known)))
+                ids.extend(known)
+            digest.update(f"{is_control:d}{len(text)} {text}".encode(errors="replace"))
+            if last and is_control:
+                before, tail_start = digest.hexdigest(), len(ids)
+            elif last:
+                tail = text
+        return Prompt(ids, replies, before, tail, tail_start, len(tail.removesuffix(begun)))
 
-    def remember(self, messages: Sequence[Message], reply: str, ids: Sequence[int]) -> None:
-        """Keep `ids`, those of the prompt and of the `reply` that was sampled after it, without an end token."""
-        key = (tuple(self.template.pieces(messages)), reply.strip())
+    def remember(self, prompt: Prompt, reply: str, ids: Sequence[int]) -> list[Span]:
+        """Keep the `ids` sampled after the prompt, which stand for the `reply`; return where they stand behind it."""
+        text, ids = prompt.tail + reply, [*prompt.ids[prompt.tail_start :], *ids]
+        keys = {_key(prompt.before, prompt.opening, text, exact) for exact in (False, True)}
+        spans = [Span(key, prompt.tail_start, len(ids)) for key in sorted(keys)]
+        for key in keys:
+            self._keep(key, ids)
+        return spans
+
+    def restore(self, ids: Sequence[int], replies: Iterable[Span]) -> None:
+        """Remember again the replies that stand in these ids, as they were when the ids were put away."""
+        for key, start, length in replies:
+            if key not in self._replies:
+                self._keep(key, ids[start : start + length])
+
+    def _keep(self, key: ReplyKey, ids: Sequence[int]) -> None:
+        lengths = self._openings.setdefault(key.before, {})
+        if key not in self._replies:
+            lengths[key.opening] = lengths.get(key.opening, 0) + 1
         self._replies[key] = array("i", ids)
         self._replies.move_to_end(key)
         while len(self._replies) > REMEMBERED_REPLIES:
-            self._replies.popitem(last=False)
+            old, _ = self._replies.popitem(last=False)
+            lengths = self._openings[old.before]
+            lengths[old.opening] -= 1
+            if not lengths[old.opening]:
+                del lengths[old.opening]
+            if not lengths:
+                del self._openings[old.before]
 
-    def _recall(self, messages: Sequence[Message], pieces: list[Piece]) -> tuple[list[int], list[Piece]]:
-        """Return the ids known for the longest remembered beginning of `pieces`, and the pieces after it."""
-        replies = {reply for _, reply in self._replies}
-        for index in range(len(messages) - 1, -1, -1):
-            reply = messages[index]["content"].strip()
-            if messages[index]["role"] != "assistant" or reply not in replies:
-                continue
-            asked = self.template.pieces(messages[:index])
-            ids = self._replies.get((tuple(asked), reply))
-            end = _end_of_reply(asked, reply, pieces)
-            if ids is not None and end is not None:
-                return list(ids), pieces[end:]
-        return [], pieces
-
-
-def _end_of_reply(asked: list[Piece], reply: str, pieces: list[Piece]) -> int | None:
-    """Return how many of `pieces` are the prompt `asked` with the reply after it, or None if they are not.
-
-    A control token must follow: only there may the text be split without changing ids.
-    """
-    stem, opening = (asked, "") if asked and asked[-1].is_control else (asked[:-1], asked[-1].text if asked else "")
-    end = len(stem) + 1
-    if pieces[: len(stem)] != stem or len(pieces) <= end:
+    def _find(self, before: str, text: str, exact: bool) -> ReplyKey | None:
+        """Return the key of the remembered reply that this text ends with."""
+        for opening in self._openings.get(before, ()):
+            key = _key(before, opening, text, exact)
+            if key in self._replies:
+                self._replies.move_to_end(key)
+                return key
         return None
-    last = pieces[len(stem)]
-    matches = not last.is_control and last.text.startswith(opening) and last.text[len(opening) :].strip() == reply
-    return end if matches and pieces[end].is_control else None
+
+    def _tokenize(self, text: str) -> array:
+        ids = self._tokenized.pop(text, None)
+        if ids is None:
+            ids = array("i", self.vocabulary.tokenize(text))
+            self._tokenized_characters += len(text)
+        self._tokenized[text] = ids
+        while self._tokenized_characters > TOKENIZED_CHARACTERS and len(self._tokenized) > 1:
+            old, _ = self._tokenized.popitem(last=False)
+            self._tokenized_characters -= len(old)
+        return ids
+
+
+def _key(before: str, opening: int, text: str, exact: bool) -> ReplyKey:
+    # A template writes a finished reply with or without the space around it. One that goes on must end as it did.
+    reply = text[opening:].lstrip() if exact else text[opening:].strip()
+    content = f"{text[:opening]}\0{reply}".encode(errors="replace")
+    return ReplyKey(before, opening, blake2b(content, digest_size=16).hexdigest())

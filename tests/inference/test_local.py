@@ -93,7 +93,8 @@ async def test_sampled_ids_are_kept_where_the_text_would_give_others(models, sta
     text, finished = await collect(engine, asked("Hi"), Sampling(temperature=0, max_tokens=40))
     assert "�" in text, "random tokens are no valid UTF-8, so the text alone cannot give the ids back"
     _, second = await collect(engine, asked("Hi", text, "Go on"), Sampling(temperature=0, max_tokens=1))
-    assert second.cached_tokens == finished.prompt_tokens + finished.completion_tokens
+    # But for the beginning of a character that max_tokens cut.
+    assert 0 <= finished.prompt_tokens + finished.completion_tokens - second.cached_tokens <= 3
 
 
 async def test_the_same_seed_gives_the_same_text(models, start):
@@ -114,7 +115,7 @@ async def test_max_tokens_and_a_full_context(models, start):
     _, finished = await collect(engine, asked("Hi"))
     assert finished.reason == "context"
     assert finished.prompt_tokens + finished.completion_tokens == 256 + 1  # the last one needs no room
-    with pytest.raises(InputError, match=r"tokens long and the context holds 256.*--context"):
+    with pytest.raises(InputError, match=r"1,535 tokens long, and the context holds 256; shorten it, or .* 8,192"):
         await collect(engine, asked("word " * 300))
     assert (await collect(engine, asked("Hi"), Sampling(max_tokens=1)))[1].reason == "length"
 
