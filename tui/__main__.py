@@ -4,13 +4,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from inference.errors import EngineError, InputError
 
 from .arguments import build_parser
 from .text import harmless
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .store import Store
+
+NO_MODEL = "no model was named; give a GGUF file, or a name that koala-tui --list shows"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +75,8 @@ def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         print(completion.script(arguments.completion, build_parser(read_config(arguments).presets)), end="")
     elif arguments.prompt is not None:
         return _answer_once(arguments, report)
+    elif arguments.plain:
+        return _chat_by_lines(arguments)
     else:
         return _open_app(arguments)
     return 0
@@ -82,7 +92,7 @@ def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
 
     start = prepare(arguments)
     if start.target is None:
-        raise InputError("no model was named; give a GGUF file, or a name that koala-tui --list shows")
+        raise InputError(NO_MODEL)
     messages = [{"role": "system", "content": start.system}] if start.system else []
     messages.append({"role": "user", "content": prompt_text(arguments.prompt)})
     sys.stdout.reconfigure(errors="replace")
@@ -90,6 +100,47 @@ def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
     out = None if arguments.json else sys.stdout
     asyncio.run(answer(engine, messages, start.sampling, out=out, err=sys.stderr, report=report))
     return 0
+
+
+def _chat_by_lines(arguments: argparse.Namespace) -> int:
+    from .chat_settings import ChatSettings
+    from .keeper import Keeper
+    from .model_host import ModelHost, start_engine
+    from .plain import chat_by_lines
+    from .presets import all_presets
+    from .start import prepare
+
+    start = prepare(arguments)
+    if start.target is None:
+        raise InputError(NO_MODEL)
+    with _store(arguments, start.config) as store:
+        host = ModelHost(start_engine, start.target, start.load)
+        settings = ChatSettings(start.sampling, start.system, start.preset)
+        presets = all_presets(start.config.presets)
+        return chat_by_lines(host, Keeper(store), settings, presets, chat_id=_chat_number(arguments, store))
+
+
+@contextmanager
+def _store(arguments: argparse.Namespace, config: "Config") -> "Iterator[Store]":
+    """Open the chats, and turn what they say of trouble into errors of the command."""
+    from . import paths
+    from .store import Store, StoreError
+
+    keep = config.save_chats and not arguments.no_save
+    file = Path(arguments.store).expanduser() if arguments.store is not None else paths.store_file()
+    try:
+        with closing(Store.open(file if keep else None)) as store:
+            yield store
+    except StoreError as error:
+        raise EngineError(str(error)) from error
+
+
+def _chat_number(arguments: argparse.Namespace, store: "Store") -> int | None:
+    """Return the number of the chat to open, None for a new one."""
+    if arguments.go_on:
+        latest = max(store.chats(), key=lambda chat: chat.updated, default=None)
+        return latest.id if latest is not None else None
+    return arguments.chat
 
 
 def _open_app(arguments: argparse.Namespace) -> int:
@@ -102,7 +153,7 @@ def _open_app(arguments: argparse.Namespace) -> int:
 
     start = prepare(arguments)
     if start.target is None:
-        raise InputError("no model was named; give a GGUF file, or a name that koala-tui --list shows")
+        raise InputError(NO_MODEL)
     header = read_header(start.target)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError("the chat needs a terminal; use --prompt TEXT to get one answer on stdout")
