@@ -9,14 +9,13 @@ the result must be those of a second rendering with opaque messages.
 The text is split nowhere else: a SentencePiece tokenizer puts a space before each piece.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from .engine import Message
-from .errors import EngineError, InputError
+from .errors import InputError
+from .template_sandbox import Template, TemplateFailure
 
 # A private plane of Unicode that holds no assigned character.
 MASKS = range(0x10FFFD, 0x100000, -1)
@@ -35,35 +34,76 @@ class ChatTemplate:
     `special_tokens` are the names that a template may use, such as bos_token and eos_token, each with its text.
 
     Raises:
-        InputError: the template is not valid Jinja.
+        InputError: the template is not valid Jinja, or takes too long or too much memory to compile.
     """
 
     def __init__(self, source: str, control_tokens: Iterable[str], special_tokens: Mapping[str, str]) -> None:
-        import jinja2
-
         self.special_tokens = dict(special_tokens)
         longest_first = sorted({token for token in control_tokens if token}, key=len, reverse=True)
-        self._controls = longest_first
+        self._source, self._controls = source, longest_first
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._mask = next(chr(code) for code in MASKS if chr(code) not in source)
         try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
-            raise InputError(f"the model's chat template is not valid Jinja: {error}") from error
+            self._template = Template(source)
+        except TemplateFailure as failure:
+            raise InputError(f"the model's chat template is not valid Jinja: {failure}") from failure
 
-    def pieces(self, messages: Sequence[Message], **variables: Any) -> list[Piece]:
+    def pieces(self, messages: Sequence[Message], *, continue_final: bool = True, **variables: Any) -> list[Piece]:
         """Return the prompt that asks for the next reply to `messages`, as pieces in their order.
 
+        Where the last message is the assistant's, the prompt asks to go on with it: it begins as the prompt for that
+        reply did and ends with its content. With `continue_final=False` it asks for another reply after it.
         Neighbouring pieces are never both text. `variables` go to the template as they are.
 
         Raises:
-            InputError: the template refuses the conversation.
+            InputError: the template refuses the conversation, or takes too long or too much memory.
         """
-        everything = "".join(message["content"] for message in messages)
-        mask = self._mask
-        if mask in everything:
-            mask = next(chr(code) for code in MASKS if chr(code) not in everything)
+        if continue_final and messages and messages[-1]["role"] == "assistant":
+            return self._unfinished(messages, variables)
+        return self._pieces(messages, variables)
+
+    def _unfinished(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[Piece]:
+        """Return the prompt that ends with the content of the last message.
+
+        How the template writes a finished reply is only a hint: it may leave out the model's thoughts, trim, or repeat.
+        What the model saw when it began is the prompt for this reply, and its text was kept without the white space
+        that templates put before it. A template without such a prompt opens the reply only where it writes one.
+        """
+        *earlier, last = messages
+        opened = self._before_reply(messages, variables) if last["content"] else None
+        try:
+            asked = self._pieces(earlier, variables)
+        except InputError:
+            if opened is None:
+                raise
+            asked = opened
+        added = None if opened is None else _after(asked, opened)
+        if added and (
+            not "".join(piece.text for piece in added).strip()
+            or asked == self._pieces(earlier, variables, generation_prompt=False)
+        ):
+            asked = opened
+        return _with_text(asked, last["content"])
+
+    def _before_reply(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[Piece] | None:
+        """Return what the template writes before the content of the last message; None where it does not write it."""
+        stand_in = self._unused(messages)
+        try:
+            pieces = self._pieces(
+                [*messages[:-1], {**messages[-1], "content": stand_in}], variables, generation_prompt=False
+            )
+        except InputError:
+            return None
+        for index in range(len(pieces) - 1, -1, -1):
+            if stand_in in pieces[index].text:
+                return _with_text(pieces[:index], pieces[index].text.rpartition(stand_in)[0])
+        return None
+
+    def _pieces(
+        self, messages: Sequence[Message], variables: Mapping[str, Any], generation_prompt: bool = True
+    ) -> list[Piece]:
+        mask = self._unused(messages)
         numbers = {token: number for number, token in enumerate(self._controls)}
+        variables = {**self.special_tokens, **variables, "add_generation_prompt": generation_prompt}
 
         def hide(match: re.Match[str]) -> str:
             return f"{mask}{numbers[match[0]]}{mask}"
@@ -87,17 +127,16 @@ class ChatTemplate:
             for piece in pieces
         ]
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-        import jinja2
+    def _unused(self, messages: Sequence[Message]) -> str:
+        """Return a character that stands neither in the template nor in a message."""
+        texts = [self._source, *(message["content"] for message in messages)]
+        return next(chr(code) for code in MASKS if not any(chr(code) in text for text in texts))
 
+    def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, **self.special_tokens, **variables
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-            raise InputError(f"the model's chat template refuses this conversation: {error}") from error
-        except MemoryError as error:
-            raise EngineError("the model's chat template takes more memory than there is") from error
+            return self._template.render(messages, **variables)
+        except TemplateFailure as failure:
+            raise InputError(f"the model's chat template refuses this conversation: {failure}") from failure
 
     def _split(self, text: str) -> list[Piece]:
         pieces, position = [], 0
@@ -111,35 +150,25 @@ class ChatTemplate:
         return pieces
 
 
-def _environment() -> Any:
-    """Return the sandbox with the functions and the whitespace rules that chat templates are written for."""
-    from jinja2 import TemplateError, nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _with_text(pieces: Sequence[Piece], text: str) -> list[Piece]:
+    """Return the pieces with the plain text after them."""
+    if not text:
+        return list(pieces)
+    if pieces and not pieces[-1].is_control:
+        return [*pieces[:-1], Piece(pieces[-1].text + text, False)]
+    return [*pieces, Piece(text, False)]
 
-    class Generation(Extension):
-        """`{% generation %}` marks for training what the model is to learn; for a prompt it means nothing."""
 
-        tags = {"generation"}  # noqa: RUF012 - the name and the type are Jinja's
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def strftime_now(form: str) -> str:
-        return datetime.now().strftime(form)
-
-    def tojson(value: Any, indent: int | None = None, **options: Any) -> str:
-        # Jinja's own filter escapes HTML, and models were not trained on that.
-        return json.dumps(value, **{"ensure_ascii": False, "indent": indent, **options})
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
-    return environment
+def _after(beginning: Sequence[Piece], pieces: Sequence[Piece]) -> list[Piece] | None:
+    """Return what comes in `pieces` after the `beginning`, or None where they begin otherwise."""
+    if not beginning:
+        return list(pieces)
+    last = len(beginning) - 1
+    if len(pieces) <= last or list(pieces[:last]) != list(beginning[:last]):
+        return None
+    known, found = beginning[last], pieces[last]
+    if known == found:
+        return list(pieces[last + 1 :])
+    if known.is_control or found.is_control or not found.text.startswith(known.text):
+        return None
+    return [Piece(found.text[len(known.text) :], False), *pieces[last + 1 :]]

@@ -1,7 +1,10 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference import template_sandbox
 from inference.chat_template import ChatTemplate, Piece
 from inference.errors import InputError
 from tests.tiny_gguf import CHATML_TEMPLATE, CONTROL, KOALA_TEMPLATE
@@ -111,3 +114,65 @@ def test_the_sandbox_holds(source):
 def test_broken_jinja_is_a_sentence():
     with pytest.raises(InputError, match="not valid Jinja"):
         template("{% for %}")
+
+
+TEMPLATES_THAT_CONTINUE = {
+    "koala": KOALA_TEMPLATE,
+    "chatml": CHATML_TEMPLATE,
+    # No prompt for a reply: the header comes with the reply alone.
+    "header with the reply": "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}",
+    "no header at all": "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}",
+    # The thoughts of replies that are finished are left out, and the prompt for a new one opens them.
+    "thoughts": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1].lstrip() "
+    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}",
+    "repeated": "{{ messages | map(attribute='content') | join('; ') }}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{{ messages[-1].content }}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    "refuses half a conversation": "{% if messages | length % 2 %}{{ raise_exception('odd') }}{% endif %}"
+    "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("source", TEMPLATES_THAT_CONTINUE.values(), ids=TEMPLATES_THAT_CONTINUE)
+@pytest.mark.parametrize("begun", ["Hello", "Hello ", "a\n\n", "<think>so</think> b", "</s>", "x</s>y<|im_end|>", ": "])
+def test_an_unfinished_reply_is_the_end_of_the_prompt(source, begun):
+    pieces = template(source).pieces(said("Hi", begun))
+    assert text_of(pieces).endswith(begun)
+    assert not pieces[-1].is_control
+    assert controls(pieces) == controls(template(source).pieces(said("Hi", "x")))
+    assert all(a.is_control or b.is_control for a, b in itertools.pairwise(pieces))
+
+
+def test_an_unfinished_reply_begins_as_it_was_asked_for():
+    def text(name: str) -> str:
+        return text_of(template(TEMPLATES_THAT_CONTINUE[name]).pieces(said("Hi", "Hello")))
+
+    assert text("koala") == "<s>BEGINNING OF CONVERSATION: USER: Hi GPT: Hello"
+    assert text("chatml").endswith("<|im_start|>assistant\nHello")
+    assert text("header with the reply") == "user: Hi</s>assistant: Hello"
+    assert text("no header at all") == "[INST] Hi [/INST] Hello"
+    assert text("thoughts").endswith("<|im_start|>assistant\n<think>\nHello")
+
+
+@given(st.lists(message, min_size=2, max_size=4).filter(lambda texts: len(texts) % 2 == 0))
+def test_continuing_never_adds_or_loses_a_control_token(texts):
+    for source in (KOALA_TEMPLATE, CHATML_TEMPLATE):
+        asked = template(source).pieces(said(*texts[:-1]))
+        pieces = template(source).pieces(said(*texts))
+        assert controls(pieces) == controls(asked)
+        assert text_of(pieces).startswith(text_of(asked)) and text_of(pieces).endswith(texts[-1])
+
+
+def test_nothing_to_continue_is_the_question_again():
+    assert template(KOALA_TEMPLATE).pieces(said("Hi", "")) == template(KOALA_TEMPLATE).pieces(said("Hi"))
+    assert text_of(template(CHATML_TEMPLATE).pieces(said("Hi", "Hello"), continue_final=False)).endswith(
+        "Hello<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_that_never_ends_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(template_sandbox, "SECONDS", 0.1)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(InputError, match=r"refuses this conversation: it is not done after 0\.1 seconds"):
+        template(endless).pieces(said("x"))
