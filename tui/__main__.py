@@ -75,6 +75,8 @@ def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         print(completion.script(arguments.completion, build_parser(read_config(arguments).presets)), end="")
     elif arguments.prompt is not None:
         return _answer_once(arguments, report)
+    elif arguments.chat == 0:
+        _list_chats(arguments)
     elif arguments.plain:
         return _chat_by_lines(arguments)
     else:
@@ -100,6 +102,20 @@ def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
     out = None if arguments.json else sys.stdout
     asyncio.run(answer(engine, messages, start.sampling, out=out, err=sys.stderr, report=report))
     return 0
+
+
+def _list_chats(arguments: argparse.Namespace) -> None:
+    from .plain_text import describe_chat
+    from .start import read_config
+
+    with _store(arguments, read_config(arguments)) as store:
+        offset = 0
+        while page := store.chats(limit=1000, offset=offset):
+            offset += len(page)
+            for chat in page:
+                print(harmless(describe_chat(chat)))
+        if not offset:
+            print("there are no chats yet", file=sys.stderr)
 
 
 def _chat_by_lines(arguments: argparse.Namespace) -> int:
@@ -144,23 +160,28 @@ def _chat_number(arguments: argparse.Namespace, store: "Store") -> int | None:
 
 
 def _open_app(arguments: argparse.Namespace) -> int:
-    from functools import partial
-
-    from inference.gguf_header import read_header
-    from inference.local import LocalEngine
-
-    from .start import prepare
+    from .start import config_file, prepare
 
     start = prepare(arguments)
-    if start.target is None:
-        raise InputError(NO_MODEL)
-    header = read_header(start.target)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InputError("the chat needs a terminal; use --prompt TEXT to get one answer on stdout")
-    from .app import KoalaApp
+        raise InputError("the app needs a terminal; --prompt TEXT gets one answer on stdout, --plain chats by lines")
+    with _store(arguments, start.config) as store:
+        from .app import KoalaApp
 
-    engine = partial(LocalEngine.start, start.target, start.load)
-    return KoalaApp(header, engine, sampling=start.sampling, system=start.system).run() or 0
+        try:
+            app = KoalaApp(
+                store=store,
+                config=start.config,
+                target=start.target,
+                load=start.load,
+                sampling=start.sampling,
+                system=start.system,
+                preset=start.preset,
+                chat_id=_chat_number(arguments, store),
+            )
+        except InputError as error:
+            raise InputError(f"{config_file(arguments)}: {error}") from error
+        return app.run(mouse=start.config.mouse) or 0
 
 
 def _version() -> str:

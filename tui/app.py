@@ -1,234 +1,338 @@
-"""The chat application: it joins the engine, the conversation and the widgets."""
+"""koala-tui: the application. It joins the store, the model, the replies in the making, and the screens."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import gc
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Literal
 
-from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding
+from textual.app import App, SystemCommand
 from textual.screen import Screen
 
-from inference.engine import Engine
 from inference.errors import EngineError
-from inference.events import Delta, Finished, Loaded, PromptProgress
-from inference.gguf_header import GGUFHeader
+from inference.load_options import LoadOptions
 from inference.sampling import Sampling
 
-from .chat import Chat
-from .composer import Composer
-from .conversation import Conversation, Notice, Reply, UserMessage
-from .status_line import StatusLine
+from . import commands, state
+from .chat_settings import ChatSettings
+from .commands import COMMANDS, Command
+from .config import Config
+from .keeper import Keeper
+from .memory import resident_bytes
+from .model_host import ModelHost, StartEngine, Target, start_engine
+from .open_chat import OpenChat
+from .replies import ReplyRunner
+from .screens.chat import ChatScreen
+from .store import Store, StoreError
 from .text import harmless
-from .theme import KOALA_THEME
+from .theme import KOALA_THEME, THEMES
 
-NOTES = {
-    "stop": "",
-    "cancelled": "stopped",
-    "length": "cut at max_tokens={limit}; --set max_tokens=N allows more",
-    "context": "cut because the context is full; start a new chat with Ctrl+N",
-}
+WATCH_SECONDS = 2.0  # how often the store is asked whether another koala-tui has written
+KEPT_DELETED_SECONDS = 7 * 24 * 3600
+
+Severity = Literal["information", "warning", "error"]
 
 
 class KoalaApp(App[int]):
-    """A chat with one model.
+    """Chats with one model at a time. The first frame waits neither for the model nor for old chats."""
 
-    The model loads while the user may already type. `start_engine` is called again when loading failed and the
-    user sends another message.
-    """
-
-    CSS_PATH = "koala.tcss"
     TITLE = "Koala"
-    BINDINGS = [  # noqa: RUF012
-        Binding("escape", "stop", "Stop", show=False),
-        Binding("ctrl+n", "new_chat", "New chat", show=False, priority=True),
-        Binding("ctrl+r", "try_again", "Another reply", show=False, priority=True),
-    ]
+    CSS_PATH = "screens/chat.tcss"
+    BINDINGS = commands.bindings("everywhere")
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = ""
 
     def __init__(
         self,
-        header: GGUFHeader,
-        start_engine: Callable[[], Awaitable[Engine]],
         *,
-        sampling: Sampling,
+        store: Store,
+        config: Config | None = None,
+        target: Target | None = None,
+        load: LoadOptions | None = None,
+        sampling: Sampling | None = None,
         system: str | None = None,
+        preset: str | None = None,
+        chat_id: int | None = None,
+        start: StartEngine = start_engine,
     ) -> None:
+        """`chat_id` is the chat to begin with; None begins a new one.
+
+        Raises:
+            InputError: the keys in the config cannot be used.
+        """
+        self.config = config or Config()
+        keys = commands.check_keys(self.config.keys)
         super().__init__()
-        self.header, self.sampling = header, sampling
-        self.chat = Chat(system)
-        self._start_engine = start_engine
-        self._loading: asyncio.Task[Engine] | None = None
+        self.set_keymap(keys)
+        self.store, self.keeper = store, Keeper(store)
+        self.host = ModelHost(start, target, self.config.load if load is None else load)
+        self.screen_of_chats = ChatScreen(self.config.keys, store.history)
+        self.runner = ReplyRunner(self.keeper, self.host, self.screen_of_chats)
+        self.host.changed, self.host.release = self._host_changed, self.runner.stop_all
+        self.defaults = ChatSettings(self.config.sampling if sampling is None else sampling, system, preset)
+        self.chat = OpenChat(self.keeper, self.runner, self.host, lambda: self.defaults)
+        self.deleted: list[int] = []
+        self.is_first_run = False
+        self._first_chat = chat_id
+        self._trouble: str | None = None
         self._shown_error: EngineError | None = None
-        self._answering: asyncio.Task[None] | None = None
         self._leaving = False
-        self.register_theme(KOALA_THEME)
-        self.theme = KOALA_THEME.name
+        self._remembered = state.recall()
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self._first_theme()
 
-    # ---- screen
-
-    def compose(self) -> ComposeResult:
-        """Lay out the conversation above the composer above the status line."""
-        yield Conversation(self.header)
-        yield Composer(placeholder="Message Koala …")
-        yield StatusLine()
-
-    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
-        """Add the chat's own actions to the command palette."""
-        yield from super().get_system_commands(screen)
-        yield SystemCommand("New chat", "Begin again with an empty conversation", self.action_new_chat)
-        yield SystemCommand("Another reply", "Ask the model to answer the last message again", self.action_try_again)
-        yield SystemCommand("Stop", "End the reply that is being written and keep what there is", self.action_stop)
-
-    def on_mount(self) -> None:
-        """Load the model in the background."""
-        status = self.query_one(StatusLine)
-        status.model = harmless(f"{self.header.name[:40]} · {self.header.quantization}")
-        self.query_one(Composer).focus()
-        self.run_worker(self._load_at_start(), exit_on_error=True)
-
-    async def on_unmount(self) -> None:
-        """Leave no process behind."""
-        self._leaving = True
-        if self.busy:
-            self._answering.cancel()
-        if self._loading is not None:
-            if not self._loading.done():
-                self._loading.cancel()
-            [engine] = await asyncio.gather(self._loading, return_exceptions=True)
-            if not isinstance(engine, BaseException):
-                await engine.close()
-
-    # ---- the model
-
-    async def _engine(self) -> Engine:
-        """Return the engine, after loading it where that has not been done or has failed."""
-        loading = self._loading
-        if loading is None or (loading.done() and (loading.cancelled() or loading.exception())):
-            self.query_one(StatusLine).state = "loading"
-            loading = self._loading = asyncio.ensure_future(self._start_engine())
-        engine = await asyncio.shield(loading)
-        self._show_loaded(engine.loaded)
-        return engine
-
-    async def _load_at_start(self) -> None:
-        try:
-            await self._engine()
-        except EngineError as error:
-            await self._show_error(error)
-        else:
-            if not self.busy:
-                self.query_one(StatusLine).state = "ready"
-
-    def _show_loaded(self, loaded: Loaded) -> None:
-        self.query_one(StatusLine).context_size = loaded.n_ctx
-
-    async def _show_error(self, error: EngineError) -> None:
-        self.query_one(StatusLine).state = "failed"
-        if error is not self._shown_error:  # the load at the start and a waiting message fail with the same one
-            self._shown_error = error
-            await self.query_one(Conversation).add(Notice(str(error)))
-
-    # ---- asking and answering
+    # ---- what the screens use
 
     @property
-    def busy(self) -> bool:
-        """Whether a reply is being made."""
-        return self._answering is not None and not self._answering.done()
+    def chat_id(self) -> int | None:
+        """The chat that is open; None for a new one that is not in the store yet."""
+        return self.chat.chat_id
 
-    async def on_composer_submitted(self, message: Composer.Submitted) -> None:
-        """Take the message over from the composer and have it answered."""
-        if self.busy:
-            self.notify("Koala is still busy with the last message. Esc stops it.", timeout=3)
-            return
-        self.query_one(Composer).clear()
-        self.chat.ask(message.text)
-        asked = UserMessage(message.text)
-        self._answering = asyncio.create_task(self._answer(asked))
-        self._answering.add_done_callback(self._report_crash)
-
-    def _report_crash(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._handle_exception(error)
-
-    async def _answer(self, asked: UserMessage) -> None:
-        """Answer the open question; show `asked`, the user's message, if it is not on the screen yet."""
-        conversation, status = self.query_one(Conversation), self.query_one(StatusLine)
-        if not asked.is_mounted:
-            await conversation.add(asked)
-        reply = Reply("Koala")
-        await conversation.add(reply)
-        note = ""
+    def open_chat(self, chat_id: int | None, message_id: int | None = None, highlight: str = "") -> None:
+        """Show a chat, on the branch with the message if one is given; None begins a new one."""
+        screen = self.screen_of_chats
+        screen.save_draft()
+        if chat_id is None and self.chat.is_empty and not self.chat.draft.strip():
+            return  # it is a new one
         try:
-            reply.note("" if self._loading and self._loading.done() else "waiting for the model to load …")
-            engine = await self._engine()
-            status.state = "reading"
-            async for event in engine.generate(self.chat.prompt(), self.sampling):
-                if isinstance(event, Loaded):
-                    self._show_loaded(event)
-                elif isinstance(event, PromptProgress):
-                    status.state = f"reading {100 * event.done // max(event.total, 1)}%"
-                    status.context_used = event.done
-                    reply.note("reading …")
-                elif isinstance(event, Delta):
-                    status.state = "writing"
-                    status.context_used += event.tokens
-                    if not reply.text:
-                        reply.note("")
-                    reply.add(event.text)
-                elif isinstance(event, Finished):
-                    status.tokens_per_second = event.tokens_per_second
-                    status.context_used = event.prompt_tokens + event.completion_tokens
-                    note = NOTES[event.reason].format(limit=self.sampling.max_tokens)
-            status.state = "ready"
-        except EngineError as error:
-            note = "interrupted"
-            await self._show_error(error)
-        except asyncio.CancelledError:
-            if self._leaving:
-                raise  # the screen is going; there is nothing to settle
-            note = "stopped"
-        await self._settle(asked, reply, note)
-
-    async def _settle(self, asked: UserMessage, reply: Reply, note: str) -> None:
-        """Keep what was said; where nothing was said, give the question back to the user."""
-        if reply.text:
-            self.chat.keep(reply.text)
-            await reply.finish(note)
-        elif note:
-            self.query_one(Composer).put_back(self.chat.take_back())
-            await reply.remove()
-            await asked.remove()
-        else:
-            self.chat.keep("")
-            await reply.finish("the model ended its reply without a word")
-
-    async def _stop_and_wait(self) -> None:
-        if self.busy:
-            self.action_stop()
-            await asyncio.wait([self._answering])
-
-    # ---- keys
-
-    def action_stop(self) -> None:
-        """End the reply that is being written and keep what there is."""
-        if not self.busy:
+            self.chat.open(chat_id)
+            if message_id is not None:
+                self.chat.show_message(message_id)
+        except StoreError as error:
+            self.say(str(error), "error")
             return
-        if self._loading is not None and self._loading.done():
-            self._loading.result().stop()
+        screen.show_chat(self.chat.draft)
+        if message_id is not None:
+            screen.conversation.jump_to(message_id, highlight)
+
+    def chat_settings(self) -> ChatSettings:
+        """Return how the open chat is answered."""
+        return self.chat.settings
+
+    def set_chat_settings(self, settings: ChatSettings) -> None:
+        """Answer the open chat so from now on."""
+        try:
+            self.chat.change_settings(settings)
+        except StoreError as error:
+            self.note_trouble(str(error))
+        self.screen_of_chats.show_around()
+        self.screen_of_chats.count_tokens()
+
+    def load_model(self, target: Target, options: LoadOptions | None = None) -> None:
+        """Exchange the model for another one, in the background."""
+
+        async def switch() -> None:
+            with suppress(EngineError):  # `_host_changed` says it
+                await self.host.switch(target, options)
+
+        self.run_worker(switch(), group="model", exclusive=False)
+
+    def say(self, text: str, severity: Severity = "information") -> None:
+        """Show a sentence for a moment."""
+        self.notify(harmless(text), severity=severity, markup=False, timeout=4 if severity == "information" else 8)
+
+    def note_trouble(self, trouble: str | None) -> None:
+        """Say once that something could not be stored, and once that it could be after all."""
+        if trouble and not self._trouble:
+            self.say(
+                f"{trouble}. The chat goes on; what cannot be written is kept in memory and written later", "error"
+            )
+            self.set_timer(WATCH_SECONDS, self._write_what_is_left)
+        elif self._trouble and not trouble:
+            self.say("everything is written now")
+        self._trouble = trouble
+
+    def remember(self, **values: Any) -> None:
+        """Remember something until the next start."""
+        self._remembered |= values
+        state.remember(**values)
+
+    async def copy_text(self, text: str, what: str) -> None:
+        """Copy a text and say where it went."""
+        from .clipboard import copy
+
+        self.say(await copy(self, text, what))
+
+    # ---- commands
+
+    def run_command(self, command: Command, argument: str = "") -> None:
+        """Carry out a command."""
+        if command.screen:
+            self.action_open_screen(command.name)
+            return
+        target = self if command.where == "everywhere" else self.screen_of_chats
+        action = getattr(target, f"action_{command.action}")
+        result = action(argument) if command.arguments else action()
+        if asyncio.iscoroutine(result):
+            self.run_worker(result)
+
+    def action_open_screen(self, name: str) -> None:
+        """Open the screen of a command."""
+        module, _, kind = commands.command(name).screen.partition(":")
+        self.push_screen(getattr(import_module(module), kind)())
+
+    def action_palette(self) -> None:
+        """Show all commands to choose from."""
+        self.action_command_palette()
+
+    def action_help(self) -> None:
+        """Show keys, commands and facts."""
+        from .screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def action_theme(self, name: str = "") -> None:
+        """Change the colours."""
+        if not name:
+            self.search_themes()
+        elif name in self.available_themes:
+            self.theme = name
         else:
-            self._answering.cancel()  # it only waits for the model, which goes on loading
+            self.say(f"there is no theme {name!r}; there are {', '.join(sorted(self.available_themes))}", "warning")
 
-    async def action_new_chat(self) -> None:
-        """Begin again with an empty conversation."""
-        await self._stop_and_wait()
-        self.chat = Chat(self.chat.system)
-        self.query_one(StatusLine).context_used = 0
-        await self.query_one(Conversation).reset()
-        self.query_one(Composer).focus()
+    async def action_quit(self) -> None:
+        """Leave; what is being written is kept."""
+        await self.shut_down()
+        self.exit(0)
 
-    async def action_try_again(self) -> None:
-        """Answer the last message again, in the place of the last reply."""
-        await self._stop_and_wait()
-        asked = list(self.query(UserMessage))
-        if asked and self.chat.reopen():
-            await self.query(Reply).last().remove()
-            self._answering = asyncio.create_task(self._answer(asked[-1]))
-            self._answering.add_done_callback(self._report_crash)
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        """Offer the commands in the palette."""
+        for command in COMMANDS:
+            if command.typed:
+                keys = commands.key_names(command, self.config.keys)
+                title = command.name.replace("-", " ").capitalize()
+                yield SystemCommand(
+                    title, f"{command.help}{f'  ({keys})' if keys else ''}", self._palette_call(command)
+                )
+
+    def _palette_call(self, command: Command):
+        def call() -> None:
+            if command.arguments and not command.arguments.startswith("["):
+                self.screen_of_chats.composer.fill(f"/{command.name} ")
+                self.screen_of_chats.composer.focus()
+            else:
+                self.run_command(command)
+
+        return call
+
+    # ---- beginning and end
+
+    def get_default_screen(self) -> Screen:
+        """Begin with the chats."""
+        return self.screen_of_chats
+
+    def on_mount(self) -> None:
+        """Choose the first chat; the screen shows it."""
+        wanted = self.config.sidebar
+        self.screen_of_chats.sidebar_wanted = self._remembered.get("sidebar", True) if wanted is None else wanted
+        self._choose_first_chat()
+        self.theme_changed_signal.subscribe(self, lambda theme: self.remember(theme=theme.name))
+
+    def _choose_first_chat(self) -> None:
+        first_page = self.screen_of_chats.load_chats(20, 0)
+        self.is_first_run = not any(chat.messages for chat in first_page)
+        if self._first_chat is None:  # a draft that was never sent waits where it was left
+            self._first_chat = next((chat.id for chat in first_page if not chat.messages and chat.draft.strip()), None)
+        if self._first_chat is not None:
+            with suppress(StoreError):
+                self.chat.open(self._first_chat)
+
+    def begin(self) -> None:
+        """Do what can wait until the first frame is there."""
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGHUP"):
+            with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+                loop.add_signal_handler(getattr(signal, name), self._on_signal)
+        self.run_worker(self.host.load(), group="model")
+        self.run_worker(asyncio.to_thread(self._tidy_up), group="store")
+        self.set_interval(WATCH_SECONDS, self._watch)
+        for sentence in (self.store.notice,):
+            if sentence:
+                self.say(sentence, "warning")
+        gc.collect()
+        gc.freeze()  # what is there by now stays, and need not be looked at again and again
+
+    def _tidy_up(self) -> None:
+        with suppress(StoreError):
+            self.store.interrupted()
+            self.store.purge_deleted(time.time() - KEPT_DELETED_SECONDS)
+
+    def _on_signal(self) -> None:
+        self.run_worker(self.action_quit(), group="quit")
+
+    async def on_unmount(self) -> None:
+        """Leave no process behind, and nothing unsaved."""
+        await self.shut_down()
+
+    async def shut_down(self) -> None:
+        """End the replies, keep what was said and typed, and let go of the model."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self.screen_of_chats.save_draft()
+        await self.runner.close()
+        await self.host.close()
+
+    # ---- what happens meanwhile
+
+    def _host_changed(self) -> None:
+        if self._leaving or not self.screen_of_chats.is_attached:
+            return
+        error = self.host.error
+        if error is not None and error is not self._shown_error:
+            self._shown_error = error
+            if not self.runner.active:  # the replies that wait for the model fail with the same sentence
+                self.screen_of_chats.notice(str(error))
+        if self.host.running is not None:
+            self._shown_error = None
+            self._measure_memory()
+            self.screen_of_chats.count_tokens()
+            if not hasattr(self.host.target, "url"):
+                self.remember(last_model=str(self.host.target.absolute()))
+        self.screen_of_chats.show_around()
+
+    def _watch(self) -> None:
+        """Look now and then whether another window has written, and at the memory."""
+        try:
+            changed = self.store.changed()
+        except StoreError:
+            return
+        if changed:
+            self.refresh_chat()
+            self.screen_of_chats.chat_list.reload()
+        self._measure_memory()
+
+    def refresh_chat(self) -> None:
+        """Read the open chat again."""
+        try:
+            self.chat.refresh()
+        except StoreError:
+            self.chat.open(None)
+            self.screen_of_chats.show_chat("")
+        self.screen_of_chats.show_messages()
+
+    def _measure_memory(self) -> None:
+        pids = [os.getpid()] + ([self.host.pid] if self.host.pid is not None else [])
+        self.screen_of_chats.status_line.show(memory=round(resident_bytes(pids) / 2**30, 1) * 2**30)
+
+    async def _write_what_is_left(self) -> None:
+        if self._leaving or not self.keeper.pending or self.store.read_only:
+            return
+        renumbered = await asyncio.to_thread(self.keeper.flush)
+        if renumbered:
+            self.runner.renumber()
+            self.refresh_chat()
+            self.screen_of_chats.chat_list.reload()
+        self.note_trouble(self.keeper.trouble)
+        if self.keeper.pending:
+            self.set_timer(WATCH_SECONDS, self._write_what_is_left)
+
+    def _first_theme(self) -> str:
+        wanted = self.config.theme or self._remembered.get("theme")
+        return wanted if wanted in self.available_themes else KOALA_THEME.name

@@ -125,12 +125,17 @@ def bindings(where: Place) -> "list[Binding]":
     """Return Textual's bindings for the keys that work at a place; each has its command's name as id."""
     from textual.binding import Binding
 
-    target = "screen." if where == "conversation" else ""
     return [
-        Binding(each.keys, target + each.action, each.help, show=False, priority=_first(each), id=each.name)
+        Binding(each.keys, _binding_action(each), each.help, show=False, priority=_first(each), id=each.name)
         for each in COMMANDS
         if each.where == where and each.keys and not each.fixed
     ]
+
+
+def _binding_action(command: Command) -> str:
+    if command.screen:
+        return f"app.open_screen('{command.name}')"
+    return f"screen.{command.action}" if command.where in ("conversation", "sidebar") else command.action
 
 
 def _first(command: Command) -> bool:

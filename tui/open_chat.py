@@ -27,24 +27,25 @@ class OpenChat:
         self._keeper, self._runner, self._host, self._defaults = keeper, runner, host, defaults
         self.chat_id: int | None = None
         self.title = ""
+        self.draft = ""
         self.path: list[StoredMessage] = []
         self._stored_settings: dict[str, Any] = {}
 
     # ---- opening
 
-    def open(self, chat_id: int | None) -> str:
-        """Turn to a chat, or to a new one, and return the draft in it.
+    def open(self, chat_id: int | None) -> None:
+        """Turn to a chat, or to a new one.
 
         Raises:
             StoreError: there is no such chat, or it cannot be read; the one before stays open.
         """
         if chat_id is None:
-            self.chat_id, self.title, self.path, self._stored_settings = None, "", [], {}
-            return ""
+            self.chat_id, self.title, self.draft, self.path, self._stored_settings = None, "", "", [], {}
+            return
         chat = self._keeper.chat(chat_id)
         path = self._keeper.path(chat_id)
-        self.chat_id, self.title, self.path, self._stored_settings = chat.id, chat.title, path, chat.settings
-        return chat.draft
+        self.chat_id, self.title, self.draft, self.path = chat.id, chat.title, chat.draft, path
+        self._stored_settings = chat.settings
 
     def refresh(self) -> None:
         """Read it again."""
@@ -58,6 +59,15 @@ class OpenChat:
         if self.chat_id is None:
             self.chat_id = self._keeper.create_chat(self._stored_settings)
         return self.chat_id
+
+    def keep_draft(self, text: str) -> None:
+        """Store what was typed and not sent.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self.draft = text
+        self._keeper.change_chat(self.ensure(), draft=text)
 
     @property
     def reply(self) -> Reply | None:

@@ -89,6 +89,11 @@ class Reply:
             return 0.0
         return (self.tokens - 1) / max(1e-6, time.monotonic() - self.first_token_at)
 
+    @property
+    def seconds_to_first_token(self) -> float:
+        """How long the first token took; 0 where it is not there yet."""
+        return self.first_token_at - self.began_at if self.first_token_at is not None else 0.0
+
     def stop(self) -> None:
         """End it, whatever it does."""
         self.stopping.set()
@@ -164,6 +169,14 @@ class ReplyRunner:
         reply.message_id, reply.pieces = last.id, [last.content]
         return self._begin(reply)
 
+    def renumber(self) -> None:
+        """Take over the ids that chats and messages got when they could be stored after all."""
+        stored = self._keeper.stored
+        for reply in self.active:
+            reply.chat_id = stored(reply.chat_id)
+            reply.message_id = reply.message_id and stored(reply.message_id)
+            reply.question_id = reply.question_id and stored(reply.question_id)
+
     async def stop_all(self) -> None:
         """End all replies and wait until they are stored."""
         for reply in self.active:
@@ -235,6 +248,7 @@ class ReplyRunner:
                     if reply.first_token_at is None:
                         reply.first_token_at = time.monotonic()
                         reply.phase = "writing"
+                        self._watcher.reply_changed(reply)
                     reply.pieces.append(event.text)
                     reply.tokens += event.tokens
                     reply.unsaved = True

@@ -103,6 +103,19 @@ class ChatList(ScrollView, can_focus=True):
         self._complete = len(self._chats) < count
         self._lay_out()
 
+    def neighbour(self, chat_id: int) -> int | None:
+        """Return the id of the chat below another one, or else above it."""
+        ids = [chat.id for chat in self._chats]
+        if chat_id not in ids or len(ids) < 2:
+            return None
+        place = ids.index(chat_id)
+        return ids[place + 1] if place + 1 < len(ids) else ids[place - 1]
+
+    def put_cursor(self, chat_id: int) -> None:
+        """Put the cursor on a chat."""
+        self._cursor = chat_id
+        self.refresh()
+
     def show(self, *, open_id: int | None, busy: Mapping[int, str]) -> None:
         """Mark the chat that is open, and those for which the model works."""
         if (open_id, busy) == (self.open_id, self.busy):
@@ -226,17 +239,12 @@ class Sidebar(Vertical):
 
     def __init__(self, load: LoadPage) -> None:
         super().__init__(id="sidebar")
-        self._load = load
+        self.chats = ChatList(load)
 
     def compose(self) -> ComposeResult:
         """Lay out heading and list."""
         yield Static("Chats", id="sidebar-heading", markup=False)
-        yield ChatList(self._load)
-
-    @property
-    def list(self) -> ChatList:
-        """The list itself."""
-        return self.query_one(ChatList)
+        yield self.chats
 
 
 def _with_headings(chats: Iterable[Chat], today: date) -> Iterable[Chat | str]:

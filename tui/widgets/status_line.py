@@ -79,9 +79,9 @@ class StatusLine(Widget):
         facts = self.facts
         places = {
             "model": _muted(facts.model),
-            "context": self._context(meter=False),
+            "context": self._meter(meter=False),
             "speed": _speed(facts.tokens_per_second),
-            "meter": self._context(meter=True),
+            "meter": self._meter(meter=True),
             "quantization": _muted(f"{facts.model} · {facts.quantization}") if facts.quantization else None,
             "first token": _first(facts.time_to_first_token),
             "memory": _memory(facts.memory),
@@ -100,7 +100,7 @@ class StatusLine(Widget):
         order = ("speed", "first token", "context", "memory", "model")
         return [shown[name] for name in order if name in shown]
 
-    def _context(self, *, meter: bool) -> Content | None:
+    def _meter(self, *, meter: bool) -> Content | None:
         used, size = self.facts.context_used, self.facts.context_size
         if not size:
             return None
