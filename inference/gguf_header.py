@@ -134,11 +134,6 @@ def check_chat_model(header: GGUFHeader) -> None:
         raise InputError(f"{header.path} is not a model but a part of one ({kind}); give the model itself")
     if header.parameters == 0:
         raise InputError(f"{header.path} holds a vocabulary and no weights; give the full model")
-    if not header.chat_template:
-        raise InputError(
-            f"{header.path} has no chat template, so nobody can say how this model wants to be asked; "
-            "use a chat model, or convert it again from a checkpoint whose tokenizer has a chat template"
-        )
 
 
 class _Damaged(Exception):
