@@ -6,7 +6,7 @@ from pathlib import Path
 BUSY_SECONDS = 10.0
 FULL_BYTES = 2**20  # less free space than this, and a failed write is put down to it
 
-_DAMAGED = ("malformed", "not a database", "corrupt", "unsupported file format")
+_DAMAGED = ("malformed", "not a database", "corrupt", "unsupported file format", "vtable constructor failed")
 _BUSY = ("is locked", "locking protocol")
 _WRITING = ("disk is full", "disk i/o error", "unable to open")
 

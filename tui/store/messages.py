@@ -21,7 +21,7 @@ TITLE_LENGTH = 60  # characters
 def path(connection: sqlite3.Connection, chat_id: int) -> list[StoredMessage]:
     """Return the messages from the first one to the head."""
     _head(connection, chat_id)
-    parents = dict(connection.execute("SELECT id, parent_id FROM messages WHERE chat_id = ? ORDER BY id", (chat_id,)))
+    parents = dict(sorted(connection.execute("SELECT id, parent_id FROM messages WHERE chat_id = ?", (chat_id,))))
     rows = connection.execute(
         "WITH RECURSIVE up (id) AS (SELECT head FROM chats WHERE id = ? UNION SELECT parent_id FROM messages "
         f"JOIN up USING (id)) SELECT {COLUMNS} FROM messages JOIN up USING (id) ORDER BY id",

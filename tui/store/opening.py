@@ -4,8 +4,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import migrations, repair
@@ -47,12 +47,10 @@ def open_store(path: Path | None) -> Opened:
     except StoreError:
         raise
     except (OSError, sqlite3.Error) as error:
-        if path.is_file() and path.stat().st_size and not is_damage(error):
-            try:
-                return _open_read_only(path)
-            except (OSError, sqlite3.Error):
-                pass
-        raise sentence(error, path) from error
+        problem = sentence(error, path)
+        with suppress(OSError, sqlite3.Error, StoreError):
+            return replace(_open_read_only(path), notice=f"{problem}; it is open to be read only")
+        raise problem from error
 
 
 def connect(path: str | Path, uri: bool = False) -> sqlite3.Connection:
@@ -70,14 +68,19 @@ def connect(path: str | Path, uri: bool = False) -> sqlite3.Connection:
 def _open_writable(path: Path) -> Opened:
     repair.finish(path)
     notice = None
+    connection = connect(path)
     try:
-        connection = _connect_and_check(path)
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        notice = repair.repair(path)
-        connection = _connect_and_check(path)
-    try:
+        try:
+            _prepare(connection, path)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            notice = repair.repair(
+                path
+            )  # before the connection is closed: SQLite then removes a log that it cannot read
+            connection.close()
+            connection = connect(path)
+            _prepare(connection, path)
         had = migrations.version(connection)
         if 0 < had < migrations.LATEST:
             copy = _copy_before_migration(connection, path, had)
@@ -89,20 +92,14 @@ def _open_writable(path: Path) -> Opened:
     return Opened(connection, notice=notice)
 
 
-def _connect_and_check(path: Path) -> sqlite3.Connection:
-    connection = connect(path)
-    try:
-        check_origin(connection, path)
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: a sync that reaches the disk
-        # Without a write-ahead log (on some network drives) only full synchronisation leaves no half-written page.
-        connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
-        connection.execute("PRAGMA journal_size_limit = 16777216")  # bytes
-        connection.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    check_origin(connection, path)
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    connection.execute("PRAGMA fullfsync = ON")  # macOS: a sync that reaches the disk
+    # Without a write-ahead log (on some network drives) only full synchronisation leaves no half-written page.
+    connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
+    connection.execute("PRAGMA journal_size_limit = 16777216")  # bytes
+    connection.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten
 
 
 def check_origin(connection: sqlite3.Connection, path: Path) -> None:
@@ -138,30 +135,30 @@ def _copy_before_migration(connection: sqlite3.Connection, path: Path, had: int)
 
 
 def _writable(path: Path) -> bool:
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(each, os.W_OK, effective_ids=effective) for each in (path.parent, path) if each.exists())
 
 
 def _open_read_only(path: Path) -> Opened:
     if not path.exists():
         raise StoreError(f"no store can be made in {path.parent}: it may not be written; choose another place for it")
-    connection = _connect_read_only(path)
     try:
-        check_origin(connection, path)
-        if migrations.version(connection) < migrations.LATEST:
-            connection = _in_memory(connection)
-            migrations.migrate(connection)
-        connection.execute("PRAGMA query_only = ON")
+        connection = _connect_read_only(path)
+        try:
+            check_origin(connection, path)
+            if migrations.version(connection) < migrations.LATEST:
+                connection = _in_memory(connection)
+                migrations.migrate(connection)
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.DatabaseError as error:
-        connection.close()
-        if is_damage(error):
-            raise StoreError(f"{path} is damaged, and cannot be mended where nothing may be written") from error
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    return Opened(
-        connection, read_only=True, notice=f"{path} may not be written: it can be read, but nothing new is kept"
-    )
+        if not is_damage(error):
+            raise
+        raise StoreError(f"{path} is damaged, and cannot be mended where nothing may be written") from error
+    notice = f"{path} may not be written: it can be read, but nothing new is kept"
+    return Opened(connection, read_only=True, notice=notice)
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:

@@ -20,7 +20,8 @@ def repair(path: Path) -> str:
     """Put a new store in the place of the damaged one at `path`; return a sentence that says what was done.
 
     The damaged file and its companions lie beside it afterwards, under a name with the date. The new store is complete
-    before anything is moved. The caller holds the store's lock file, and no connection that would still write.
+    before anything is moved. The caller holds the store's lock file and a connection that does not write: while it is
+    open, SQLite leaves the log where it is.
     """
     from . import salvage  # rarely needed, and the app starts sooner without
 
