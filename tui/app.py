@@ -152,6 +152,10 @@ class KoalaApp(App[int]):
         self._remembered |= values
         state.remember(**values)
 
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy what was selected with the mouse."""
+        self.run_worker(self.copy_text(text, "selection"))
+
     async def copy_text(self, text: str, what: str) -> None:
         """Copy a text and say where it went."""
         from .clipboard import copy
@@ -252,9 +256,10 @@ class KoalaApp(App[int]):
         self.run_worker(self.host.load(), group="model")
         self.run_worker(asyncio.to_thread(self._tidy_up), group="store")
         self.set_interval(WATCH_SECONDS, self._watch)
-        for sentence in (self.store.notice,):
-            if sentence:
-                self.say(sentence, "warning")
+        if self.store.notice:
+            self.say(self.store.notice, "warning")
+        if self.host.target is None:
+            self.action_open_screen("model")
         gc.collect()
         gc.freeze()  # what is there by now stays, and need not be looked at again and again
 
@@ -307,6 +312,14 @@ class KoalaApp(App[int]):
             self.refresh_chat()
             self.screen_of_chats.chat_list.reload()
         self._measure_memory()
+        if self.chat.is_written_elsewhere:
+            self.run_worker(self._look_for_the_dead(), group="store")
+
+    async def _look_for_the_dead(self) -> None:
+        """Find replies whose writers are gone."""
+        with suppress(StoreError):
+            if await asyncio.to_thread(self.store.interrupted):
+                self.refresh_chat()
 
     def refresh_chat(self) -> None:
         """Read the open chat again."""

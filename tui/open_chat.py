@@ -75,6 +75,11 @@ class OpenChat:
         return self._runner.of(self.chat_id) if self.chat_id is not None else None
 
     @property
+    def is_written_elsewhere(self) -> bool:
+        """Whether the last message is a reply that somebody else is writing, or was before they died."""
+        return bool(self.path) and self.path[-1].state == "streaming" and self.reply is None
+
+    @property
     def folded(self) -> int:
         """How many messages the model does not see."""
         reply = self.reply
@@ -178,6 +183,8 @@ class OpenChat:
     def _check_free(self) -> None:
         if self.reply is not None:
             raise InputError(BUSY)
+        if self.is_written_elsewhere:
+            raise InputError("another window is writing a reply in this chat; wait for it, or begin a new chat")
 
     def _place(self, message_id: int) -> int:
         for place, message in enumerate(self.path):

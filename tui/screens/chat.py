@@ -1,7 +1,8 @@
 """The screen on which one chats: what it shows, and how it follows what happens. Its commands: `chat_actions`."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -26,7 +27,7 @@ from ..text import harmless
 from ..widgets.command_hints import CommandHints
 from ..widgets.composer import Composer
 from ..widgets.empty_state import EmptyState, Greeting, short_count
-from ..widgets.sidebar import UNTITLED, ChatList, Sidebar
+from ..widgets.sidebar import UNTITLED, ChatList
 from ..widgets.status_line import StatusLine
 from ..widgets.transcript import Entry, Transcript
 from .chat_actions import ChatActions
@@ -50,7 +51,7 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def __init__(self, keys: Mapping[str, str], history: Callable[[], Sequence[str]]) -> None:
         super().__init__()
-        self.sidebar = Sidebar(self.load_chats)
+        self.chat_list = ChatList(self.load_chats)
         self.title_line = Static(id="chat-title", markup=False)
         self.empty_state = EmptyState(keys)
         self.conversation = Conversation()
@@ -70,7 +71,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the list of chats beside the conversation above the composer above the status line."""
         with Horizontal():
-            yield self.sidebar
+            yield self.chat_list
             with Vertical(id="main"):
                 yield self.title_line
                 yield self.empty_state
@@ -78,11 +79,6 @@ class ChatScreen(ChatActions, Screen[None]):
                 yield self.hints
                 yield self.composer
                 yield self.status_line
-
-    @property
-    def chat_list(self) -> ChatList:
-        """The chats."""
-        return self.sidebar.chats
 
     @property
     def keeper(self) -> Keeper:
@@ -298,6 +294,16 @@ class ChatScreen(ChatActions, Screen[None]):
         if is_new:
             self.chat_list.show(open_id=chat.chat_id, busy=self.chat_list.busy)
 
+    # ---- the conversation
+
+    def on_transcript_copy_block(self, message: Transcript.CopyBlock) -> None:
+        """Copy a code block."""
+        self.copy(message.text, f"code block {message.number}")
+
+    def on_transcript_sibling_wanted(self, message: Transcript.SiblingWanted) -> None:
+        """Show another version of a message."""
+        self.switch_version(message.key, message.step)
+
     # ---- the list of chats
 
     def on_chat_list_opened(self, message: ChatList.Opened) -> None:
@@ -311,8 +317,8 @@ class ChatScreen(ChatActions, Screen[None]):
     def arrange_sidebar(self) -> None:
         """Show the list of chats where there is room for it, or where the user asked for it."""
         wide = self.size.width >= SIDEBAR_COLUMNS
-        self.sidebar.set_class(not wide, "-overlay")
-        self.sidebar.display = self.sidebar_wanted if wide else self.sidebar_over
+        self.chat_list.set_class(not wide, "-overlay")
+        self.chat_list.display = self.sidebar_wanted if wide else self.sidebar_over
 
     def on_resize(self) -> None:
         """Arrange it anew."""
@@ -346,7 +352,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def reply_changed(self, reply: Reply) -> None:
         """Show what it does."""
         if self._is_shown(reply):
-            if reply.message_id is not None:
+            with suppress(KeyError):  # it has no place yet
                 self.conversation.change(reply.message_id, note=_note(reply))
             self.show_status()
         if self.is_attached:
@@ -359,7 +365,8 @@ class ChatScreen(ChatActions, Screen[None]):
         """Show more of it."""
         if not self._is_shown(reply):
             return
-        self.conversation.extend_text(reply.message_id, text)
+        with suppress(KeyError):
+            self.conversation.extend_text(reply.message_id, text)
         now = time.monotonic()
         if now - self._status_shown > STATUS_SECONDS:
             self._status_shown = now
@@ -417,12 +424,6 @@ class ChatScreen(ChatActions, Screen[None]):
             self.keeper.change_chat(reply.chat_id, draft=text)
         except StoreError as error:
             self.app.note_trouble(str(error))
-
-    # ---- the palette
-
-    def entries_shown(self) -> Iterable[Entry]:
-        """Return what the conversation holds, for those that cannot see it."""
-        return self.conversation.entries()
 
 
 def _note(reply: Reply) -> str:

@@ -39,8 +39,8 @@ class ChatActions:
 
     def action_sidebar(self: "ChatScreen") -> None:
         """Show the list of chats and go there, or hide it."""
-        shown = self.sidebar.display
-        if self.sidebar.has_class("-overlay"):
+        shown = self.chat_list.display
+        if self.chat_list.has_class("-overlay"):
             self.sidebar_over = not shown
         else:
             self.sidebar_wanted = not shown
@@ -156,7 +156,7 @@ class ChatActions:
 
     def action_stop(self: "ChatScreen") -> None:
         """Stop the reply; or leave what is open, or go back to the composer."""
-        if self.sidebar_over and self.sidebar.display:
+        if self.sidebar_over and self.chat_list.display:
             self.sidebar_over = False
             self.arrange_sidebar()
         elif self.editing is not None:
@@ -210,21 +210,22 @@ class ChatActions:
 
     def action_prev(self: "ChatScreen") -> None:
         """Show the version before."""
-        self._switch(self.app.chat.last_with_siblings(), -1)
+        self.switch_version(self.app.chat.last_with_siblings(), -1)
 
     def action_next(self: "ChatScreen") -> None:
         """Show the version after."""
-        self._switch(self.app.chat.last_with_siblings(), 1)
+        self.switch_version(self.app.chat.last_with_siblings(), 1)
 
     def action_previous_version(self: "ChatScreen") -> None:
         """Show the version before the selected one."""
-        self._switch(self._selected(), -1)
+        self.switch_version(self._selected(), -1)
 
     def action_next_version(self: "ChatScreen") -> None:
         """Show the version after the selected one."""
-        self._switch(self._selected(), 1)
+        self.switch_version(self._selected(), 1)
 
-    def _switch(self: "ChatScreen", message_id: int | None, step: int) -> None:
+    def switch_version(self: "ChatScreen", message_id: int | None, step: int) -> None:
+        """Show another version of a message, and what follows it."""
         if message_id is None:
             self.app.say("no message here has several versions; Ctrl+R makes another", "warning")
             return

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 
 from textual.app import ComposeResult
-from textual.containers import Center, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
 from ..commands import command, key_names
 from ..text import harmless
 
+MOST_CELLS = 76
 KOALA_FACE = "ʕ •ᴥ• ʔ"
 KEYS = ("send", "new-line", "stop", "model", "search", "sidebar", "help", "quit")
 FEW_KEYS = ("send", "model", "search", "help")
@@ -43,63 +45,58 @@ class EmptyState(VerticalScroll, can_focus=False):
     EmptyState {
         align: center middle;
         scrollbar-size-vertical: 1;
-        & Static { width: 100%; text-align: center; }
-        & Center { height: auto; }
-        & #face { color: $primary; text-style: bold; }
-        & #model-name { text-style: bold; margin-top: 1; }
-        & #details { color: $foreground-muted; }
-        & #invitation { margin-top: 1; }
-        & #keys { width: auto; text-align: left; margin-top: 1; color: $foreground-muted; }
-        & #honesty { margin-top: 1; color: $foreground-muted; max-width: 76; text-align: left; }
+        & > Static { width: 100%; text-align: center; }
     }
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         super().__init__(id="empty-state")
         self._keys = keys
-        self._greeting: Greeting | None = None
+        self._greeting = Greeting()
+        self._text = Static()
 
     def compose(self) -> ComposeResult:
-        """Lay out the lines."""
-        yield Static(KOALA_FACE, id="face", markup=False)
-        yield Static(id="model-name", markup=False)
-        yield Static(id="details", markup=False)
-        yield Static(id="invitation", markup=False)
-        with Center():
-            yield Static(id="keys")
-        with Center():
-            yield Static(id="honesty", markup=False)
+        """Lay out the one text that it is."""
+        yield self._text
 
     def greet(self, greeting: Greeting) -> None:
         """Say this from now on."""
-        if greeting == self._greeting:
-            return
-        self._greeting = greeting
-        texts = {
-            "model-name": harmless(greeting.name)[:60],
-            "details": harmless(greeting.details),
-            "invitation": greeting.invitation,
-            "honesty": greeting.honesty,
-        }
-        for name, text in texts.items():
-            line = self.query_one(f"#{name}", Static)
-            line.update(text)
-            line.display = bool(text)
-        self.query_one("#keys", Static).update(self._key_lines(KEYS if greeting.honesty else FEW_KEYS))
+        if greeting != self._greeting:
+            self._greeting = greeting
+            self._draw()
+
+    def on_resize(self) -> None:
+        """Fold the paragraph to the new width."""
+        self._draw()
+
+    def _draw(self) -> None:
+        greeting, width = self._greeting, min(MOST_CELLS, self.size.width - 4)
+        parts = [
+            Content.styled(KOALA_FACE, "bold $primary"),
+            Content.assemble(
+                (harmless(greeting.name)[:60], "bold"), "\n", (harmless(greeting.details), "$foreground-muted")
+            ),
+            Content(greeting.invitation),
+            self._key_lines(KEYS if greeting.honesty else FEW_KEYS),
+        ]
+        if greeting.honesty and width > 0:
+            lines = wrap(harmless(greeting.honesty), max(20, width))
+            longest = max(map(len, lines))
+            parts.append(Content.styled("\n".join(line.ljust(longest) for line in lines), "$foreground-muted"))
+        self._text.update(Content("\n\n").join(parts))
 
     def _key_lines(self, names: tuple[str, ...]) -> Content:
-        """Return the keys in two columns."""
+        """Return the keys in two columns, all lines of one length."""
         cells = [(key_names(command(name), self._keys).split(", ")[0], SHORT[name]) for name in names]
-        half = (len(cells) + 1) // 2
-        lines = []
-        for left, right in zip(cells[:half], [*cells[half:], None][:half], strict=True):
-            lines.append(_cell(*left, cells[:half]) + (_cell(*right, cells[half:]) if right else Content("")))
-        return Content("\n").join(lines)
+        left, right = cells[: len(cells) // 2], cells[len(cells) // 2 :]
+        return Content("\n").join(
+            _cell(*one, left) + "   " + _cell(*two, right) for one, two in zip(left, right, strict=True)
+        )
 
 
 def _cell(key: str, what: str, column: list[tuple[str, str]]) -> Content:
     keys, texts = (max(len(cell[index]) for cell in column) for index in (0, 1))
-    return Content.assemble((key.rjust(keys), "bold $secondary"), f"  {what.ljust(texts + 3)}")
+    return Content.assemble((key.rjust(keys), "bold $secondary"), (f"  {what.ljust(texts)}", "$foreground-muted"))
 
 
 def short_count(count: float, units: tuple[str, ...]) -> str:

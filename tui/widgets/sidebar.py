@@ -6,16 +6,13 @@ from datetime import date, timedelta
 from typing import ClassVar
 
 from textual import events
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
-from textual.widgets import Static
 
 from ..commands import bindings
 from ..store import Chat
@@ -25,6 +22,7 @@ PAGE = 100
 AHEAD = 30  # lines below the last one seen for which chats are read already
 MARKS = {"writing": "▸", "waiting": "◷", "draft": "✎", "pinned": "★"}
 UNTITLED = "New chat"
+NO_CHATS = "  no chats yet"
 
 LoadPage = Callable[[int, int], list[Chat]]
 
@@ -75,7 +73,7 @@ class ChatList(ScrollView, can_focus=True):
         chat_id: int
 
     def __init__(self, load: LoadPage) -> None:
-        super().__init__(id="chat-list")
+        super().__init__(id="sidebar")
         self._load = load
         self._chats: list[Chat] = []
         self._complete = False
@@ -157,9 +155,10 @@ class ChatList(ScrollView, can_focus=True):
         width = self.size.width
         index = y + self.scroll_offset.y
         base = self.visual_style
-        if index >= len(self._rows):
+        rows = self._rows or [NO_CHATS]
+        if index >= len(rows):
             return Strip.blank(width, base.rich_style)
-        row = self._rows[index]
+        row = rows[index]
         if isinstance(row, str):
             content = Content(row).stylize(self.get_visual_style("chat-list--heading"))
         else:
@@ -232,19 +231,6 @@ class ChatList(ScrollView, can_focus=True):
             self._cursor = self._rows[index].id
             self.refresh()
             self.action_open()
-
-
-class Sidebar(Vertical):
-    """The list of chats under a line that says how to begin a new one."""
-
-    def __init__(self, load: LoadPage) -> None:
-        super().__init__(id="sidebar")
-        self.chats = ChatList(load)
-
-    def compose(self) -> ComposeResult:
-        """Lay out heading and list."""
-        yield Static("Chats", id="sidebar-heading", markup=False)
-        yield self.chats
 
 
 def _with_headings(chats: Iterable[Chat], today: date) -> Iterable[Chat | str]:
