@@ -1,7 +1,7 @@
 """A GGUF of 118 million parameters that writes a long Markdown document by heart, for the benchmarks of koala-tui.
 
-Its arithmetic is that of any Llama of its size: every matrix is there and is multiplied. But each token's embedding is a
-direction of its own, attention and feed-forward add nothing to it, and the output layer leads from each token to the
+Its arithmetic is that of any Llama of its size: every matrix is there and is multiplied. But each token's embedding is
+a direction of its own, attention and feed-forward add nothing to it, and the output layer leads from each token to the
 next one of the document. So a token may occur only once, and the model is as wide as its vocabulary is large.
 """
 

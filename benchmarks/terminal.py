@@ -61,4 +61,7 @@ class Terminal:
 
     def _take(self, seconds: float) -> None:
         if select.select([self._terminal], [], [], seconds)[0]:
-            self.written += os.read(self._terminal, READ_BYTES)
+            try:
+                self.written += os.read(self._terminal, READ_BYTES)
+            except OSError as error:
+                raise RuntimeError(f"the program has ended: {self.written[-2000:].decode(errors='replace')}") from error
