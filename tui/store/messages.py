@@ -123,14 +123,15 @@ def set_head(connection: sqlite3.Connection, chat_id: int, message_id: int | Non
 
 
 def take_back(connection: sqlite3.Connection, message_id: int) -> None:
-    """Remove a message that nothing follows; where it was the head, its parent is."""
+    """Remove a message that nothing follows; where it was the head, its parent is, or else the newest message left."""
     chat_id = _chat_of(connection, message_id)
     if connection.execute(
         "SELECT 1 FROM messages WHERE chat_id = ? AND parent_id = ?", (chat_id, message_id)
     ).fetchone():
         raise StoreError(f"message {message_id} cannot be taken back: others follow it")
     connection.execute(
-        "UPDATE chats SET head = (SELECT parent_id FROM messages WHERE id = ?1) WHERE id = ?2 AND head = ?1",
+        "UPDATE chats SET head = (SELECT coalesce(parent_id, (SELECT max(id) FROM messages WHERE chat_id = ?2 "
+        "AND id <> ?1)) FROM messages WHERE id = ?1) WHERE id = ?2 AND head = ?1",
         (message_id, chat_id),
     )
     connection.execute("DELETE FROM messages WHERE id = ?", (message_id,))

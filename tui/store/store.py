@@ -138,7 +138,7 @@ class Store:
         self._database.write(messages.set_head, chat_id, message_id)
 
     def take_back(self, message_id: int) -> None:
-        """Remove a message that nothing follows; where it was the head, its parent is."""
+        """Remove a message that nothing follows; where it was the head, its parent is, or else the newest message."""
         self._database.write(messages.take_back, message_id)
 
     def heartbeat(self, message_ids: Sequence[int]) -> None:

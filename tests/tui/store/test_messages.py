@@ -258,7 +258,8 @@ class Tree(RuleBasedStateMachine):
         if message in self.parents and message not in self.parents.values():
             self.store.take_back(message)
             parent = self.parents.pop(message)
-            self.head = parent if self.head == message else self.head
+            if self.head == message:
+                self.head = max(self.parents, default=None) if parent is None else parent
 
     @invariant()
     def the_same(self):
