@@ -4,26 +4,33 @@ The tensors are never touched and the vocabulary is stepped over, so a file of a
 second. Every length in the file is checked before it is believed: the file may be cut short or hostile.
 """
 
-import struct
+import re
+import stat
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import InputError
+from .gguf_source import MAX_KEY_BYTES, MAX_METADATA_PAIRS, Damaged, Source, read_value
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-STRING, ARRAY = 8, 9
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-
-# Far above anything real, far below what would exhaust the memory or the patience of the reader.
-MAX_METADATA_PAIRS = 100_000
 MAX_TENSORS = 1_000_000
-MAX_KEY_BYTES = 65_535
-MAX_STRING_BYTES = 16 * 2**20
-MAX_ARRAY_DEPTH = 4
-READ_AHEAD = 2**20
+MAX_NUMBER = 2**40
+PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+# general.type → what such a file is
+PARTS = {
+    "adapter": "is an adapter (LoRA) to a model, which has to be merged into it first (python -m convert does it)",
+    "imatrix": "is an importance matrix, which serves to quantize a model",
+    "mmproj": "is the part of a model that sees or hears",
+    "vocab": "holds a vocabulary and no weights",
+}
+EMBEDDING = (
+    *("bert", "nomic-bert", "nomic-bert-moe", "modern-bert", "neo-bert", "eurobert", "jina-bert-v2", "jina-bert-v3"),
+    *("gemma-embedding", "llama-embed", "t5encoder"),
+)
 
 # ggml tensor type → (name, elements in a block, bytes in a block)
 TENSOR_TYPES = {
@@ -49,7 +56,11 @@ TENSOR_TYPES = {
     23: ("IQ4_XS", 256, 136),
     29: ("IQ1_M", 256, 56),
     30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
 }
 
 # general.file_type, llama.cpp's number for "mostly this type"
@@ -84,7 +95,11 @@ FILE_TYPES = {
     30: "IQ4_XS",
     31: "IQ1_M",
     32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
     38: "MXFP4",
+    39: "NVFP4",
+    40: "Q1_0",
 }
 
 
@@ -92,9 +107,10 @@ FILE_TYPES = {
 class GGUFHeader:
     """The header of one GGUF file.
 
-    `metadata` holds the scalars and strings by their key; of an array it holds only the length, under
-    `<key>.length`. `context_length` is in tokens and 0 where the file does not say, `size_bytes` is the size of
-    the file on disk, `parameters` the number of weights.
+    `metadata` holds the scalars and strings by their key, and of an array the length under `<key>.length`; a short
+    array of numbers is there as a list, too. `context_length` is in tokens and 0 where the file does not say,
+    `size_bytes` is the size of the file on disk, `parameters` the number of weights. The first part of a model in
+    several files stands for all of it.
     """
 
     path: Path
@@ -107,104 +123,91 @@ class GGUFHeader:
     parameters: int
     metadata: dict[str, Any] = field(repr=False)
 
+    def number(self, key: str, default: int = 0) -> int:
+        """Return the whole number under `key`, or `default` where there is none that is believable."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, int) and 0 <= value <= MAX_NUMBER else default
+
+    def of_model(self, key: str, default: int = 0) -> int:
+        """Return the whole number under the architecture's own `key`; see `number`."""
+        return self.number(f"{self.architecture}.{key}", default)
+
 
 def read_header(path: str | Path) -> GGUFHeader:
     """Read the header of the GGUF at `path`.
 
     Raises:
         InputError: there is no such file, it is a folder, cannot be read, is not a GGUF, is of a version that
-            llama.cpp does not read, is damaged, or is shorter than its own table of tensors says.
+            llama.cpp does not read, is damaged, is shorter than its own table of tensors says, or is a part of a
+            model whose other parts are missing.
     """
     path = Path(path)
+    header = _open(path)
+    return _with_other_parts(header) if header.number("split.count") > 1 else header
+
+
+def check_chat_model(header: GGUFHeader) -> None:
+    """Raise `InputError` when the file is a GGUF but nothing that one could chat with."""
+    kind = str(header.metadata.get("general.type", "model"))
+    if header.architecture == "clip":
+        kind = "mmproj"
+    if kind != "model":
+        what = PARTS.get(kind, f"is not a model but a part of one ({kind})")
+        raise InputError(f"{header.path} {what}; give the model itself")
+    if header.parameters == 0:
+        raise InputError(f"{header.path} holds a vocabulary and no weights; give the full model")
+    if header.architecture in EMBEDDING or header.of_model("pooling_type"):
+        raise InputError(
+            f"{header.path} is an embedding model ({header.architecture}): it compares texts and writes none; "
+            "give a chat model"
+        )
+
+
+def _open(path: Path) -> GGUFHeader:
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise InputError(f"{path} is not a file; give the path of a GGUF model")
         with path.open("rb") as file:
             return _read(path, file, path.stat().st_size)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}; give the path of a GGUF model") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; give the path of a GGUF file in it") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def check_chat_model(header: GGUFHeader) -> None:
-    """Raise `InputError` when the file is a GGUF but nothing that one could chat with."""
-    kind = header.metadata.get("general.type", "model")
-    if kind != "model":
-        raise InputError(f"{header.path} is not a model but a part of one ({kind}); give the model itself")
-    if header.parameters == 0:
-        raise InputError(f"{header.path} holds a vocabulary and no weights; give the full model")
-
-
-class _Damaged(Exception):
-    """The header contradicts itself; the message says where."""
-
-
-class _Source:
-    """The first part of a file, read ahead as far as it is asked for."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-        self.buffer = bytearray()
-        self.start = 0  # where in the file the buffer begins
-        self.position = 0  # of the next byte, counted from the start of the file
-
-    def require(self, count: int) -> int:
-        """Make sure that `count` bytes lie in the buffer; return where they begin in it."""
-        offset = self.position - self.start
-        missing = offset + count - len(self.buffer)
-        if missing > 0:
-            if self.position + count > self.size:
-                raise _Damaged("it ends in the middle of its header")
-            del self.buffer[:offset]
-            self.start, offset = self.position, 0
-            self.buffer += self.file.read(max(count - len(self.buffer), READ_AHEAD))
-            if len(self.buffer) < count:
-                raise _Damaged("it ends in the middle of its header")
-        return offset
-
-    def scalar(self, code: str) -> Any:
-        width = struct.calcsize("<" + code)
-        offset = self.require(width)
-        self.position += width
-        return struct.unpack_from("<" + code, self.buffer, offset)[0]
-
-    def string(self, limit: int) -> str:
-        length = self.scalar("Q")
-        if length > limit:
-            raise _Damaged(f"it claims a text of {length:,} bytes")
-        offset = self.require(length)
-        self.position += length
-        return self.buffer[offset : offset + length].decode("utf-8", errors="replace")
-
-    def skip(self, count: int) -> None:
-        if count > self.size - self.position:
-            raise _Damaged("it ends in the middle of its header")
-        self.position += count
-        if self.position > self.start + len(self.buffer):
-            self.file.seek(self.position)
-            self.buffer.clear()
-            self.start = self.position
-
-    def skip_strings(self, count: int) -> None:
-        unpack = struct.Struct("<Q").unpack_from
-        if count > (self.size - self.position) // 8:
-            raise _Damaged(f"it claims a list of {count:,} texts")
-        for _ in range(count):
-            # The common case, all within the buffer, without a call: a vocabulary has hundreds of thousands.
-            offset = self.position - self.start
-            if offset + 8 > len(self.buffer):
-                offset = self.require(8)
-            (length,) = unpack(self.buffer, offset)
-            self.position += 8
-            if length <= len(self.buffer) - offset - 8:
-                self.position += length
-            else:
-                self.skip(length)
+def _with_other_parts(first: GGUFHeader) -> GGUFHeader:
+    """Return the header of a model that lies in several files, of which this is the first."""
+    number, count = first.number("split.no"), first.number("split.count")
+    name = PART_NAME.fullmatch(first.path.name)
+    if number:
+        given = PART_NAME.sub(rf"\g<stem>-00001-of-{count:05}.gguf", first.path.name) if name else "the first part"
+        raise InputError(
+            f"{first.path} is part {number + 1} of {count} of a model; give {given}, which finds the others"
+        )
+    if not name or int(name["number"]) != 1 or int(name["count"]) != count:
+        raise InputError(
+            f"{first.path} is part 1 of {count} of a model, and llama.cpp finds the others by their names alone; "
+            f"name it …-00001-of-{count:05}.gguf, and the others likewise"
+        )
+    paths = [first.path.with_name(f"{name['stem']}-{part:05}-of-{count:05}.gguf") for part in range(2, count + 1)]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{first.path} is incomplete: {missing[0]}{more} should lie beside it; download what is missing"
+        )
+    others = [_open(path) for path in paths]
+    return replace(
+        first,
+        size_bytes=first.size_bytes + sum(part.size_bytes for part in others),
+        parameters=first.parameters + sum(part.parameters for part in others),
+    )
 
 
 def _read(path: Path, file: BinaryIO, size: int) -> GGUFHeader:
-    source = _Source(file, size)
+    source = Source(file, size)
     if size < 4 or source.buffer[source.require(4) :][:4] != MAGIC:
         raise InputError(f"{path} is not a GGUF file; give a model in the GGUF format")
     source.position = 4
@@ -216,13 +219,13 @@ def _read(path: Path, file: BinaryIO, size: int) -> GGUFHeader:
             raise InputError(f"{path} is a GGUF of a kind that is not supported ({problem}); convert the model again")
         tensor_count, pair_count = source.scalar("Q"), source.scalar("Q")
         if tensor_count > MAX_TENSORS or pair_count > MAX_METADATA_PAIRS:
-            raise _Damaged(f"it claims {tensor_count:,} tensors and {pair_count:,} metadata entries")
+            raise Damaged(f"it claims {tensor_count:,} tensors and {pair_count:,} metadata entries")
         metadata: dict[str, Any] = {}
         for _ in range(pair_count):
             key = source.string(MAX_KEY_BYTES)
-            _read_value(source, key, source.scalar("I"), metadata)
+            read_value(source, key, source.scalar("I"), metadata)
         parameters, types, data_bytes = _read_tensor_table(source, tensor_count)
-    except _Damaged as damage:
+    except Damaged as damage:
         raise InputError(f"{path} is damaged or incomplete: {damage}; download or convert it again") from None
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
@@ -231,13 +234,14 @@ def _read(path: Path, file: BinaryIO, size: int) -> GGUFHeader:
     if tensor_count and size < expected:
         raise InputError(f"{path} is incomplete: it has {size:,} of {expected:,} bytes; download or convert it again")
     architecture = str(metadata.get("general.architecture", "unknown"))
+    template, file_type = metadata.get("tokenizer.chat_template"), metadata.get("general.file_type")
+    known = FILE_TYPES.get(file_type) if isinstance(file_type, int) else None
     context_length = metadata.get(f"{architecture}.context_length", 0)
-    template = metadata.get("tokenizer.chat_template")
     return GGUFHeader(
         path=path,
         architecture=architecture,
         name=str(metadata.get("general.name") or path.stem),
-        quantization=FILE_TYPES.get(metadata.get("general.file_type", -1)) or (types[0] if types else "unknown"),
+        quantization=known or (types[0] if types else "unknown"),
         context_length=context_length if isinstance(context_length, int) else 0,
         chat_template=template if isinstance(template, str) else None,
         size_bytes=size,
@@ -246,32 +250,7 @@ def _read(path: Path, file: BinaryIO, size: int) -> GGUFHeader:
     )
 
 
-def _read_value(source: _Source, key: str, kind: int, metadata: dict[str, Any]) -> None:
-    if kind in SCALARS:
-        metadata[key] = source.scalar(SCALARS[kind])
-    elif kind == STRING:
-        metadata[key] = source.string(MAX_STRING_BYTES)
-    elif kind == ARRAY:
-        metadata[f"{key}.length"] = _skip_array(source, MAX_ARRAY_DEPTH)
-    else:
-        raise _Damaged(f"its entry {key[:80]!r} is of an unknown type {kind}")
-
-
-def _skip_array(source: _Source, depth: int) -> int:
-    kind, count = source.scalar("I"), source.scalar("Q")
-    if kind in SCALARS:
-        source.skip(count * struct.calcsize("<" + SCALARS[kind]))
-    elif kind == STRING:
-        source.skip_strings(count)
-    elif kind == ARRAY and depth > 1 and count <= MAX_METADATA_PAIRS:
-        for _ in range(count):
-            _skip_array(source, depth - 1)
-    else:
-        raise _Damaged(f"it has a list of an unknown type {kind}")
-    return count
-
-
-def _read_tensor_table(source: _Source, count: int) -> tuple[int, list[str], int]:
+def _read_tensor_table(source: Source, count: int) -> tuple[int, list[str], int]:
     """Return the number of weights, the tensor types by falling share of them, and the bytes of tensor data."""
     parameters, end = 0, 0
     share: Counter[str] = Counter()
@@ -279,7 +258,7 @@ def _read_tensor_table(source: _Source, count: int) -> tuple[int, list[str], int
         source.string(MAX_KEY_BYTES)
         dimensions = source.scalar("I")
         if dimensions > 8:
-            raise _Damaged(f"it claims a tensor of {dimensions} dimensions")
+            raise Damaged(f"it claims a tensor of {dimensions} dimensions")
         elements = 1
         for _ in range(dimensions):
             elements *= source.scalar("Q")
