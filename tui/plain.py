@@ -7,10 +7,9 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from inference.errors import EngineError, InputError
 
@@ -23,9 +22,9 @@ from .honesty import honesty
 from .keeper import Keeper
 from .model_host import Endpoint, ModelHost
 from .open_chat import OpenChat
-from .plain_text import BLOCK, KOALA, YOU, Lines, Words
+from .plain_text import BLOCK, KOALA, YOU, Lines, Words, describe_chat
 from .replies import Reply, ReplyRunner, Watcher
-from .store import Chat, StoredMessage, StoreError
+from .store import StoredMessage, StoreError
 from .store.records import HIT, HIT_END
 from .text import harmless
 
@@ -94,12 +93,16 @@ class _PlainChat(Watcher):
         self._unanswered = ""  # the question that nothing was said to
         self._trouble: str | None = None
         self._crash: Exception | None = None
+        self._at_prompt = False
+        self._attended: asyncio.Task | None = None  # the work that Ctrl+C stops
+        self._interrupts = 0  # that nothing has been done about yet
         self._interrupted_at: float | None = None  # when Ctrl+C was pressed last, since the last line
         self._warned = False
         self._leaving = False
 
     def run(self, chat_id: int | None) -> int:
         """Load the model, then read and answer until the user leaves."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
         try:
             if self._keeper.store.notice:
                 self._say(f"Note: {self._keeper.store.notice}")
@@ -112,8 +115,10 @@ class _PlainChat(Watcher):
         except EOFError:
             pass
         finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was said is being stored
             self._loop.run_until_complete(self._close())
             self._loop.close()
+            signal.signal(signal.SIGINT, before)
         return 0
 
     async def _close(self) -> None:
@@ -124,12 +129,6 @@ class _PlainChat(Watcher):
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def _again_interrupted(self) -> bool:
-        """Return whether this Ctrl+C is the second of two that belong together."""
-        now = time.monotonic()
-        before, self._interrupted_at = self._interrupted_at, now
-        return before is not None and now - before < TWICE_SECONDS
-
     def _say(self, text: str) -> None:
         self._out.write(f"{harmless(text)}\n")
         self._out.flush()
@@ -138,9 +137,9 @@ class _PlainChat(Watcher):
 
     def _turn(self) -> None:
         try:
-            text = self._lines.message()
+            text = self._read()
         except KeyboardInterrupt:
-            self._leaving = self._warned or self._again_interrupted()
+            self._leaving = self._warned or self._is_second_interrupt()
             self._warned = True
             self._say("" if self._leaving else "\nCtrl+C once more quits.")
             return
@@ -152,8 +151,6 @@ class _PlainChat(Watcher):
                 self._ask(message_text(text))
         except (EngineError, StoreError) as error:
             self._say(f"Error: {error}.")
-        except KeyboardInterrupt:
-            self._say("")
         if self._keeper.trouble != self._trouble:
             self._trouble = self._keeper.trouble
             self._say(f"Note: {self._trouble or 'everything is on disk again'}.")
@@ -197,27 +194,55 @@ class _PlainChat(Watcher):
                 self._say(f"Loading the model, {time.monotonic() - begun:.0f} seconds so far.")
         loading.result()
 
-    def _attend(self, work: Awaitable):
-        """Do the work; Ctrl+C stops the reply that is being made, or ends everything where there is none."""
+    # ---- Ctrl+C
 
-        def interrupt() -> None:
-            reply = self._chat.reply
-            if reply is None or reply.task is None:
-                task.cancel()
-            elif self._again_interrupted():
+    def _interrupt(self, *_) -> None:
+        """Break off the prompt, or else the work; what comes in between is for the next prompt."""
+        self._interrupts += 1
+        if self._at_prompt:
+            self._at_prompt = False
+            raise KeyboardInterrupt
+        if self._attended is not None:
+            self._loop.call_soon_threadsafe(self._interrupt_work)
+
+    def _read(self) -> str:
+        try:
+            self._at_prompt = True
+            if self._interrupts:
+                raise KeyboardInterrupt
+            return self._lines.message()
+        finally:
+            self._at_prompt, self._interrupts = False, 0
+
+    def _attend(self, work: Coroutine) -> Any:
+        """Do the work; Ctrl+C stops the reply that is being made, or ends everything where there is none."""
+        self._attended = self._loop.create_task(work)
+        try:
+            return self._loop.run_until_complete(self._attended)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            self._attended = None
+
+    def _interrupt_work(self) -> None:
+        reply = self._chat.reply
+        if self._attended is not None and self._host.running is None and reply is None:
+            self._attended.cancel()
+        elif reply is not None:
+            self._interrupts = 0
+            if self._is_second_interrupt():
                 self._leaving = True
                 reply.task.cancel()
             else:
                 reply.stop()
 
-        before = signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(interrupt))
-        task = self._loop.create_task(work)
-        try:
-            return self._loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _is_second_interrupt(self) -> bool:
+        """Return whether this Ctrl+C is the second of two that belong together."""
+        now = time.monotonic()
+        before, self._interrupted_at = self._interrupted_at, now
+        return before is not None and now - before < TWICE_SECONDS
+
+    # ---- what the runner tells
 
     def reply_wrote(self, reply: Reply, text: str) -> None:
         """Say it, as far as the words are whole."""
@@ -344,9 +369,3 @@ class _PlainChat(Watcher):
 
 def _unmarked(snippet: str) -> str:
     return snippet.replace(HIT, "").replace(HIT_END, "")
-
-
-def describe_chat(chat: Chat) -> str:
-    """Return a chat as a line of a list: its number, title, size and day."""
-    day = datetime.fromtimestamp(chat.updated).strftime("%Y-%m-%d")
-    return f"{chat.id}: {chat.title or 'untitled'} ({chat.messages} messages, {day})"

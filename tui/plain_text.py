@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import TextIO
 
+from .store import Chat
 from .text import harmless
 
 YOU, KOALA, MORE = "You: ", "Koala: ", "more: "
@@ -94,3 +96,9 @@ class Words:
             self._out.write(ready if self._begun else KOALA + ready)
             self._out.flush()
             self._begun, self._at_line_start = True, ready.endswith("\n")
+
+
+def describe_chat(chat: Chat) -> str:
+    """Return a chat as a line of a list: its number, title, size and day."""
+    day = datetime.fromtimestamp(chat.updated).strftime("%Y-%m-%d")
+    return f"{chat.id}: {chat.title or 'untitled'} ({chat.messages} messages, {day})"

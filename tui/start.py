@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference.errors import InputError
+from inference.gguf_header import MAGIC, read_header
 from inference.load_options import LoadOptions
 from inference.sampling import Sampling
 
@@ -32,10 +33,13 @@ def read_config(arguments: argparse.Namespace) -> Config:
     Raises:
         InputError: the file cannot be read, or holds something that cannot be used.
     """
-    if arguments.config is not None:
-        return load_config(Path(arguments.config))
-    usual = paths.config_file()
-    return load_config(usual) if usual.exists() else Config()
+    file = config_file(arguments)
+    return load_config(file) if arguments.config is not None or file.exists() else Config()
+
+
+def config_file(arguments: argparse.Namespace) -> Path:
+    """Return the file with the settings, which need not be there."""
+    return Path(arguments.config).expanduser() if arguments.config is not None else paths.config_file()
 
 
 def prepare(arguments: argparse.Namespace) -> Start:
@@ -53,11 +57,12 @@ def prepare(arguments: argparse.Namespace) -> Start:
         preset = presets[arguments.preset]
         sampling = preset.apply(sampling)
         system = preset.system if preset.system is not None else system
+    sampling, load = sampling.with_settings(arguments.settings), _load_options(arguments, config)
     return Start(
         config=config,
         target=_target(arguments, config),
-        load=_load_options(arguments, config),
-        sampling=sampling.with_settings(arguments.settings),
+        load=load,
+        sampling=sampling,
         system=(arguments.system if arguments.system is not None else system) or None,
         preset=arguments.preset,
     )
@@ -65,7 +70,10 @@ def prepare(arguments: argparse.Namespace) -> Start:
 
 def _load_options(arguments: argparse.Namespace, config: Config) -> LoadOptions:
     options = config.load
-    if options.cache_dir is None and config.save_chats and not arguments.no_save:
+    leaves_traces = config.save_chats and not arguments.no_save and arguments.prompt is None
+    if not leaves_traces:
+        options = replace(options, cache_dir=None)
+    elif options.cache_dir is None:
         options = replace(options, cache_dir=str(paths.sequences_folder()))
     options = options.with_settings(arguments.load)
     flags = {
@@ -98,7 +106,15 @@ def find_model(named: str, config: Config) -> Path:
     """Return the file of the model with this path or name.
 
     Raises:
-        InputError: there is no such file, or it is no GGUF, which is told by its first bytes alone.
+        InputError: there is no such file, or its first bytes say that it is no GGUF. The rest of it is left to whoever
+            loads it: it would hold up the first screen.
     """
-    path = Path(named)
+    path = Path(named).expanduser()
+    try:
+        with path.open("rb") as file:
+            looks_right = file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        looks_right = False
+    if not looks_right:
+        read_header(path)  # which says what is wrong with it
     return path

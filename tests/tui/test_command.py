@@ -13,6 +13,12 @@ ROOT = Path(__file__).parent.parent.parent
 KOALA_TUI = (sys.executable, "-m", "tui")
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("KOALA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 def koala_tui(*arguments, stdin="", **options) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*KOALA_TUI, *map(str, arguments)],
@@ -36,26 +42,12 @@ def test_the_same_seed_gives_the_same_answer(models):
     assert koala_tui(*arguments).stdout == koala_tui(*arguments).stdout
 
 
-def test_piped_text_comes_after_the_prompt(monkeypatch, tmp_path):
-    from tui import one_shot
-
-    def prompt(given: str, piped: str | None) -> str:
-        (tmp_path / "stdin").write_text(piped or "")
-        with (tmp_path / "stdin").open() as stdin:
-            monkeypatch.setattr(sys, "stdin", stdin)
-            return one_shot.prompt_text(given)
-
-    assert prompt("Review this.", "a\n b\n") == "Review this.\n\na\n b"
-    assert prompt("Hello", None) == "Hello"
-    assert prompt("-", "from stdin\n") == "from stdin"
-    with pytest.raises(one_shot.InputError, match="prompt is empty"):
-        prompt("-", " \n")
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no model was named"),
+        ([], "needs a terminal"),
+        (["-p", "x"], "no model was named"),
+        (["--plain"], "no model was named"),
         (["missing.gguf"], "there is no file missing.gguf"),
         ([str(ROOT)], "is a folder"),
         ([__file__], "is not a GGUF file"),
@@ -81,12 +73,6 @@ def test_bad_options_exit_with_2(capsys, arguments):
 def test_debug_shows_the_traceback(models):
     result = koala_tui("missing.gguf", "--debug")
     assert result.returncode != 0 and "Traceback" in result.stderr
-
-
-def test_a_conversation_that_does_not_fit(models):
-    result = koala_tui(models["koala"], "-p", "word " * 3000)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "--context" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_the_chat_needs_a_terminal(models):

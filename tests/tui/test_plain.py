@@ -182,21 +182,26 @@ class Terminal:
                 raise AssertionError(f"{text!r} not in {seen!r}") from None
         self.shown = seen.partition(text)[2]
 
-    def exit_code(self, key: str) -> int:
-        """Press the key until everybody has left, and return the command's exit code.
+    def type(self, text: str) -> None:
+        os.write(self.main, text.encode())
 
-        Once is not always enough: Python does not notice a Ctrl+C just before readline begins to wait.
-        """
+    def interrupt(self, until: str) -> None:
+        """Press Ctrl+C until this appears: Python does not notice one just before readline begins to wait."""
+        while until not in self.shown:
+            self.type("\x03")
+            while until not in self.shown and select.select([self.main], [], [], 0.3)[0]:
+                self.shown += os.read(self.main, 65536).decode(errors="replace")
+        self.wait_for(until)
+
+    def exit_code(self, key: str) -> int:
+        """Press the key until everybody has left, and return the command's exit code."""
         try:
             while True:
                 self.type(key)
-                while select.select([self.main], [], [], 1)[0]:
+                while select.select([self.main], [], [], 0.3)[0]:
                     self.shown += os.read(self.main, 65536).decode(errors="replace")
         except OSError:
             return self.process.wait(20)
-
-    def type(self, text: str) -> None:
-        os.write(self.main, text.encode())
 
 
 @pytest.fixture
@@ -230,8 +235,7 @@ def test_ctrl_c_stops_the_reply_and_twice_quits(terminal, models, store, term):
     chat.type("/stop\n")
     chat.wait_for("Nothing is being written.")
     chat.wait_for("You: ")
-    chat.type("\x03")
-    chat.wait_for("Ctrl+C once more quits.")
+    chat.interrupt(until="Ctrl+C once more quits.")
     assert chat.exit_code("\x03") == 0
 
 
