@@ -42,14 +42,15 @@ class Side:
 
 
 class Comparison:
-    """Two models in one chat, which is made with the first message where `chat_id` is None.
+    """Two models in one chat.
 
     One answers after the other, as they share the processor; or both at once with `together`. With `in_turn` there is
     not enough memory for both, and each is loaded when it is its turn.
     """
 
-    def __init__(self, keeper: Keeper, chat_id: int | None, left: Side, right: Side, system: str | None) -> None:
-        self._keeper, self.chat_id, self.system = keeper, chat_id, system
+    def __init__(self, keeper: Keeper, left: Side, right: Side, system: str | None) -> None:
+        self._keeper, self.system = keeper, system
+        self.chat_id: int | None = None  # until something is said
         self.left, self.right = left, right
         self.together = False
         self.in_turn = False
@@ -66,15 +67,17 @@ class Comparison:
         """Whether an answer is being made."""
         return self._task is not None and not self._task.done()
 
-    def ask(self, text: str) -> "asyncio.Task[bool]":
-        """Say `text` to both; the task's result is whether anything came of it. What comes to nothing is taken back.
+    def ask(self, chat_id: int, text: str) -> "asyncio.Task[bool]":
+        """Say `text` to both in the chat, always the same one.
+
+        The task's result is whether anything came of it; what comes to nothing is taken back.
 
         Raises:
             InputError: the last message is still being answered.
         """
         if self.busy:
             raise InputError("both must have answered before the next message; Esc stops them")
-        self._stopping = False
+        self.chat_id, self._stopping = chat_id, False
         self._task = asyncio.create_task(self._ask(text))
         return self._task
 
@@ -136,8 +139,6 @@ class Comparison:
 
     def _store_questions(self, text: str) -> tuple[StoredMessage, StoredMessage]:
         """Store the message under the end of each side; as long as these are the same, it is one message."""
-        if self.chat_id is None:
-            self.chat_id = self._keeper.create_chat({})
         left = self._store_question(self.left, text)
         same = self.left.end == self.right.end
         return left, left if same else self._store_question(self.right, text)
