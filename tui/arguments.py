@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Iterable
 
+from inference.builtin_templates import BUILTIN
 from inference.sampling import Sampling
 
 from .completion import SHELLS, Values
@@ -85,7 +86,7 @@ def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:
     runs.add_argument("--context", type=_positive, metavar="N", help="size of the context in tokens")
     runs.add_argument("--threads", type=_positive, metavar="N", help="number of threads (all usable cores)")
     runs.add_argument("--gpu-layers", type=_layers, metavar="N", help="layers on the GPU; -1 is all of them")
-    template = runs.add_argument("--template", metavar="NAME", help="a built-in prompt format, or a Jinja file")
+    template = runs.add_argument("--template", metavar="NAME", help=f"{', '.join(BUILTIN)}, or a Jinja file")
     load = runs.add_argument(
         "--load", metavar="KEY=VALUE", action="append", default=[], help=f"repeatable: {', '.join(LOAD_KEYS)}"
     )
@@ -103,7 +104,7 @@ def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:
     settings.complete = Values([f"{name}=" for name in SAMPLING_KEYS])
     load.complete = Values([f"{name}=" for name in LOAD_KEYS])
     preset.complete = Values([name for name in presets if re.fullmatch(r"[\w.-]+", name)])
-    template.complete = Values(files=True, suffixes=(".jinja",))
+    template.complete = Values(tuple(BUILTIN), files=True, suffixes=(".jinja",))
     for action in (store, config):
         action.complete = Values(files=True)
     return parser

@@ -4,7 +4,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -78,7 +78,7 @@ async def answer(
     """
     progress = _Progress(err)
     progress.show("loading the model …")
-    sampling = sampling.with_seed()
+    asked, sampling = asdict(sampling), sampling.with_seed()
     report["sampling"] = asdict(sampling)
     engine = await start_engine()
     stream = engine.generate(messages, sampling)
@@ -100,12 +100,11 @@ async def answer(
                     out.flush()
             elif isinstance(event, Finished):
                 progress.clear()
-                report |= _ending(event)
+                report |= _ending(event) | {"ignored": sorted(getattr(engine, "ignored", ()))}
                 if out is not None and not text.endswith("\n"):
                     out.write("\n")
                     out.flush()
-                if event.reason in CUT_SHORT:
-                    err.write(f"note: {CUT_SHORT[event.reason].format(limit=sampling.max_tokens)}\n")
+                err.writelines(f"note: {harmless(note)}\n" for note in _notes(report, asked))
                 if out is None or not out.isatty():
                     progress.note(
                         f"{event.completion_tokens} tokens, {event.tokens_per_second:.1f} tokens/s, seed {event.seed}"
@@ -114,6 +113,18 @@ async def answer(
         progress.clear()
         await stream.aclose()
         await engine.close()
+
+
+def _notes(report: dict[str, Any], asked: dict[str, Any]) -> Iterator[str]:
+    """Yield what somebody who only sees the answer would not expect of it."""
+    if "--template" in report["template"]:
+        yield f"the prompt format is {report['template']}"
+    usual = asdict(Sampling())
+    in_vain = [name for name in report["ignored"] if asked[name] != usual[name]]
+    if in_vain:
+        yield f"the server does not take {', '.join(in_vain)}, so that had no effect"
+    if report["reason"] in CUT_SHORT:
+        yield CUT_SHORT[report["reason"]].format(limit=report["sampling"]["max_tokens"])
 
 
 def _model(loaded: Loaded) -> dict[str, Any]:

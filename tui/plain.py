@@ -351,6 +351,8 @@ class _PlainChat(Watcher):
         if isinstance(target, Path):
             state.remember(last_model=str(target.resolve()))
         self._say(f"You speak with {self._host.name}. /help lists the commands.")
+        if "--template" in self._host.loaded.template:  # it was guessed
+            self._say(f"Note: the prompt format is {self._host.loaded.template}.")
         if not self._keeper.chats(1):
             self._say(honesty(target.url if isinstance(target, Endpoint) else ""))
         if self._chat.chat_id is not None:

@@ -13,12 +13,6 @@ ROOT = Path(__file__).parent.parent.parent
 KOALA_TUI = (sys.executable, "-m", "tui")
 
 
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("KOALA_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def koala_tui(*arguments, stdin="", **options) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*KOALA_TUI, *map(str, arguments)],

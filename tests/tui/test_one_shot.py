@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,11 +21,11 @@ KOALA_TUI = (sys.executable, "-m", "tui")
 
 
 @pytest.fixture
-def koala_tui(tmp_path):
-    def run(*arguments, stdin: str | None = "", **environment) -> subprocess.CompletedProcess:
+def koala_tui(home):
+    def run(*arguments, stdin: str = "") -> subprocess.CompletedProcess:
         return subprocess.run(
             [*KOALA_TUI, *map(str, arguments)], input=stdin, capture_output=True, text=True, encoding="utf-8",
-            timeout=60, cwd=ROOT, env={**os.environ, "KOALA_HOME": str(tmp_path / "home"), **environment},
+            timeout=60, cwd=ROOT,
         )  # fmt: skip
 
     return run
@@ -80,6 +79,12 @@ async def test_an_answer_that_was_cut_says_so_always(reason, said):
     assert said in err.getvalue()
 
 
+async def test_a_guessed_prompt_format_is_told():
+    err = io.StringIO()
+    await ask(err=err, loaded={"name": "Fake", "template": "plain; --template chooses another"})
+    assert err.getvalue() == "note: the prompt format is plain; --template chooses another\n"
+
+
 async def test_the_report_keeps_what_there_is_when_the_engine_dies():
     report = await ask(deltas=["Half ", "an answer"], die_after=1)
     assert report["text"] == "Half " and "killed" in report["error"] and report["sampling"]["seed"] == 5
@@ -127,8 +132,8 @@ def test_a_conversation_that_does_not_fit(koala_tui, models):
     assert "the context holds 2,048" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_settings_come_from_defaults_config_preset_and_flags_in_that_order(koala_tui, models, tmp_path):
-    config = tmp_path / "home" / "config.yaml"
+def test_settings_come_from_defaults_config_preset_and_flags_in_that_order(koala_tui, models, home, tmp_path):
+    config = home / "config.yaml"
     config.parent.mkdir()
     config.write_text(
         f"model: {models['koala']}\n"
@@ -153,9 +158,9 @@ def test_settings_come_from_defaults_config_preset_and_flags_in_that_order(koala
     assert report(models["koala"], "--config", other)["sampling"]["top_k"] == 3
 
 
-def test_nothing_is_left_behind(koala_tui, models, tmp_path):
+def test_nothing_is_left_behind(koala_tui, models, home):
     assert koala_tui(models["koala"], "-p", "x").returncode == 0
-    assert not (tmp_path / "home").exists()
+    assert not home.exists()
 
 
 def test_piped_text_comes_after_the_prompt(monkeypatch, tmp_path):

@@ -19,18 +19,13 @@ SPOKEN = f"Koala: {REPLY}"
 
 
 @pytest.fixture
-def home(tmp_path):
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def plain(home, models):
     """Run `koala-tui MODEL --plain` with these lines on stdin and return what it says."""
 
     def run(*lines: str, model: str = "koala", flags=()) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "tui", models[model], "--plain", "--threads", "1", *flags],
-            input="".join(f"{line}\n" for line in lines), env={**os.environ, "KOALA_HOME": str(home)},
+            input="".join(f"{line}\n" for line in lines),
             capture_output=True, text=True, encoding="utf-8", timeout=60, cwd=ROOT,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
@@ -150,7 +145,7 @@ def test_it_needs_no_textual(models, home):
         "sys.exit(code or ', '.join(heavy) or 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], input="Hi\n", env={**os.environ, "KOALA_HOME": str(home)},
+        [sys.executable, "-c", code], input="Hi\n",
         capture_output=True, text=True, encoding="utf-8", timeout=60, cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "") and SPOKEN in done.stdout
@@ -163,7 +158,7 @@ class Terminal:
         self.main, terminal = os.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tui", *map(str, arguments)], stdin=terminal, stdout=terminal, stderr=terminal,
-            env={**os.environ, "KOALA_HOME": str(home), "TERM": term, "LC_ALL": "C.UTF-8"}, cwd=ROOT,
+            env={**os.environ, "TERM": term, "LC_ALL": "C.UTF-8"}, cwd=ROOT,
             start_new_session=True, preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(terminal)
