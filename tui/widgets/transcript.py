@@ -11,11 +11,14 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.color import Color
 from textual.content import Content, Span
-from textual.geometry import Offset, Size
+from textual.filter import LineFilter
+from textual.geometry import Offset, Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
+from textual.scrollbar import ScrollBar
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
@@ -32,7 +35,7 @@ LEFT, RIGHT = 3, 2  # cells beside the text: the bar of a message stands in the 
 WIDEST = 116  # cells; longer lines are hard to read
 FRAME_SECONDS, LONGEST_FRAME_SECONDS = 0.1, 1.0
 # The model and the screen share the processor: drawing may take at most this share of one core.
-DRAWING_SHARE = 0.03
+DRAWING_SHARE = 0.02
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -84,6 +87,7 @@ class Transcript(ScrollView, can_focus=True):
         self._known = 1
         self._following = True
         self._placing = False
+        self._thumb = (0, 0)  # length and position of the scrollbar's thumb as it was drawn last
         self._origin = 0  # what was laid out above has moved the lines by this many since selections began to count
         self._clicked = 0  # y of the last press of a mouse button
         self._matched: tuple[int, tuple[str, ...]] | None = None
@@ -293,19 +297,35 @@ class Transcript(ScrollView, can_focus=True):
 
     def _place(self, y: int) -> None:
         """Scroll to the line, without a layout of the whole screen."""
-        extent = Size(self.size.width, self._top(len(self._views)))
+        extent = Size(max(0, self.size.width - self.scrollbar_size_vertical), self._top(len(self._views)))
         self._placing = True
         if extent != self.virtual_size:
             self.set_reactive(Widget.virtual_size, extent)
-            if self.show_vertical_scrollbar:
-                self.vertical_scrollbar.window_virtual_size = extent.height
         self.scroll_y = self.scroll_target_y = y
         self._placing = False
+        self._move_scrollbar(1)
+
+    def _move_scrollbar(self, steps_a_cell: int) -> None:
+        """Tell the scrollbar where we are, and have it drawn where it moves by a step: it is costly."""
+        if not self.show_vertical_scrollbar:
+            return
+        bar, height, total = self.vertical_scrollbar, self.size.height, max(1, self.virtual_size.height)
+        bar.set_reactive(ScrollBar.window_virtual_size, total)
+        bar.set_reactive(ScrollBar.position, self.scroll_y)
+        steps = steps_a_cell * height
+        thumb = (min(total, height) * steps // total, int(self.scroll_y * steps) // total)
+        if thumb != self._thumb:
+            self._thumb = thumb
+            bar.refresh()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Lay out what has come into sight."""
-        super().watch_scroll_y(old_value, new_value)
-        if not self._placing and self._views:
+        if round(old_value) != round(new_value):
+            self.refresh(self.size.region)
+        if self._placing:
+            return
+        self._move_scrollbar(8)
+        if self._views:
             self._following = new_value >= self.max_scroll_y
             if not self._following:
                 self._lay_out()
@@ -376,25 +396,37 @@ class Transcript(ScrollView, can_focus=True):
         self._styles.clear()
         self._drawn += 1
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return lines of the screen, without a detour over borders and padding where there are none.
+
+        The strips of lines that did not change are the same objects, so that Textual has nothing to do for them.
+        """
+        if self.styles.gutter:
+            return super().render_lines(crop)
+        filters = tuple(self.get_line_filters())
+        width, selection = self.size.width, self.text_selection
+        strips = [self._strip(y, width, selection, filters) for y in crop.line_range]
+        if crop.column_span != (0, width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         """Return a line of the screen."""
-        width = self.size.width
+        return self._strip(y, self.size.width, self.text_selection, ())
+
+    def _strip(self, y: int, width: int, selection: Selection | None, filters: tuple[LineFilter, ...]) -> Strip:
         at = y + int(self.scroll_y)
-        if not self._views or at >= self._top(len(self._views)):
-            return Strip.blank(width, self._style("").rich_style)
-        index = self._at(at)
-        view = self._views[index]
-        if not view.laid_out:
-            return Strip.blank(width, self._style("").rich_style)
-        line = view.line(at - self._top(index))
-        selection = self.text_selection
-        span = selection.get_span(at - self._origin) if selection is not None else None
-        if span is not None:
-            return self._draw(view, line, span, width).apply_offsets(0, at - self._origin)
-        state = (self._drawn, view.entry.key == self.selected, width)
+        view = self._views[self._at(at)] if self._views and at < self._top(len(self._views)) else None
+        if view is None or not view.laid_out:
+            return _filtered(Strip.blank(width, self._style("").rich_style), filters, self.background_colors[1])
+        line = view.line(at - self._top(self._at(at)))
+        row = at - self._origin
+        span = selection.get_span(row) if selection is not None else None
+        state = (self._drawn, view.entry.key == self.selected, width, row, span, filters)
         if line.strip is None or line.strip[0] != state:
-            line.strip = (state, self._draw(view, line, None, width))
-        return line.strip[1].apply_offsets(0, at - self._origin)
+            strip = self._draw(view, line, span, width).apply_offsets(0, row)
+            line.strip = (state, _filtered(strip, filters, self.background_colors[1]))
+        return line.strip[1]
 
     def _draw(self, view: EntryLines, line: Line, span: tuple[int, int] | None, width: int) -> Strip:
         pieces = [*self._margin(view, line), *line.pieces]
@@ -427,16 +459,17 @@ class Transcript(ScrollView, can_focus=True):
         entry = view.entry
         if line is view.line(view.height - 1):
             return [Run("   ")]
+        under = "user" if entry.kind == "user" else ""
         if entry.key == self.selected:
-            return [Run(" "), Run("┃", "selected-bar"), Run(" ", line.fill)]
+            return [Run(" "), Run("┃", f"{under} selected-bar"), Run(" ", under)]
         if entry.kind in ("user", "notice"):
-            return [Run(" "), Run("▎", f"{line.fill} {entry.kind}-bar".strip()), Run(" ", line.fill)]
+            return [Run(" "), Run("▎", f"{under} {entry.kind}-bar"), Run(" ", under)]
         return [Run("   ")]
 
     def _style(self, names: str) -> Style:
         style = self._styles.get(names)
         if style is None:
-            style = self.get_visual_style(*(f"transcript--{name}" for name in names.split()))
+            style = self.get_visual_style(*(f"transcript--{name}" for name in names.split() if name in NAMES))
             self._styles[names] = style
         return style
 
@@ -567,6 +600,12 @@ class Transcript(ScrollView, can_focus=True):
         blocks = self.code_blocks(key)
         if number <= len(blocks):
             self.post_message(self.CopyBlock(number, blocks[number - 1]))
+
+
+def _filtered(strip: Strip, filters: Iterable[LineFilter], background: Color) -> Strip:
+    for line_filter in filters:
+        strip = strip.apply_filter(line_filter, background)
+    return strip
 
 
 def _overlaid(pieces: Runs, start: int, end: int, style: str) -> Runs:
