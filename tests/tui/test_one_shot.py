@@ -1,5 +1,6 @@
 """One question, one answer: what scripts rely on."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -13,6 +14,7 @@ from inference.errors import EngineError
 from inference.local import LocalEngine
 from inference.sampling import Sampling
 from tests.inference.conftest import fake_worker
+from tests.inference.fake_server import DONE, chunk, head, serve
 from tests.tiny_gguf import REPLY
 from tui import one_shot
 
@@ -198,3 +200,21 @@ def test_the_answer_comes_as_it_is_written(models, tmp_path):
     assert process.poll() is None
     process.kill()
     process.communicate()
+
+
+async def test_an_endpoint(home):
+    async def chat(question, write):
+        assert question["messages"] == [{"role": "user", "content": "Hi"}]
+        await write(head() + chunk("Hel") + chunk("lo\x1b[0m") + chunk(None, "stop") + DONE)
+
+    ollama = {"object": "list", "data": [{"id": "tiny", "object": "model", "owned_by": "library"}]}
+    async with serve(chat, get={"/v1/models": ollama}) as server:
+        process = await asyncio.create_subprocess_exec(
+            *KOALA_TUI, "-p", "Hi", "--endpoint", server.url, "--set", "top_k=5", "--json", cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+    report = json.loads(out)
+    assert process.returncode == 0, err
+    assert report["text"] == "Hello\x1b[0m" and report["model"] == "tiny" and report["fingerprint"] == ""
+    assert err.decode() == "note: the server does not take top_k, so that had no effect\n", report["ignored"]
