@@ -53,8 +53,6 @@ def _refuse_combinations(parser: argparse.ArgumentParser, arguments: argparse.Na
         parser.error("--prompt asks outside of any chat, so it goes with neither --continue nor --chat")
     if arguments.go_on and arguments.chat is not None:
         parser.error("--continue and --chat exclude each other")
-    if arguments.pull is not None and len(arguments.pull) > 2:
-        parser.error("--pull takes a repository and at most one file")
     if arguments.no_save and arguments.store is not None:
         parser.error("--no-save and --store exclude each other")
     if arguments.endpoint_model is not None and arguments.model is not None:
@@ -73,6 +71,10 @@ def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         from .start import read_config
 
         print(completion.script(arguments.completion, build_parser(read_config(arguments).presets)), end="")
+    elif arguments.pull is not None:
+        from .pull import pull
+
+        return pull(arguments.pull, arguments.model, sys.stdout, sys.stderr)
     elif arguments.prompt is not None:
         return _answer_once(arguments, report)
     elif arguments.chat == 0:

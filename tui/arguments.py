@@ -49,7 +49,9 @@ def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:
     one.add_argument("--plain", action="store_true", help="chat line by line: for screen readers and simple terminals")
     one.add_argument("--list", action="store_true", help="show the models on this machine")
     one.add_argument(
-        "--pull", nargs="+", metavar=("REPO", "FILE"), help="download a model from the Hugging Face Hub; resumes"
+        "--pull",
+        metavar="REPO [FILE]",  # FILE is what MODEL is elsewhere
+        help="download a model from the Hugging Face Hub; FILE may be a quantization such as Q4_K_M",
     )
     export = one.add_argument(
         "--export",
