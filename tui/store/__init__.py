@@ -3,5 +3,6 @@
 from .errors import StoreError
 from .records import Chat, Hit, StoredMessage
 from .store import Store
+from .whole import Put, WholeChat, WholeMessage
 
-__all__ = ["Chat", "Hit", "Store", "StoreError", "StoredMessage"]
+__all__ = ["Chat", "Hit", "Put", "Store", "StoreError", "StoredMessage", "WholeChat", "WholeMessage"]

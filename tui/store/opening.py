@@ -67,6 +67,8 @@ def connect(path: str | Path, uri: bool = False) -> sqlite3.Connection:
 
 def _open_writable(path: Path) -> Opened:
     repair.finish(path)
+    if not path.exists():
+        path.touch(mode=repair.PRIVATE)
     notice = None
     connection = connect(path)
     try:
@@ -127,6 +129,7 @@ def _copy_before_migration(connection: sqlite3.Connection, path: Path, had: int)
     copy = repair.unused(path.with_name(f"{path.stem}.format-{had}{path.suffix}"))
     unfinished = copy.with_name(copy.name + ".part")
     unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=repair.PRIVATE)
     with closing(sqlite3.connect(unfinished)) as target:
         connection.backup(target)
     repair.flush(unfinished)

@@ -13,6 +13,7 @@ from typing import Any
 from . import migrations
 from .search import words
 
+PRIVATE = 0o600  # permissions of what holds chats
 COMPANIONS = ("-wal", "-shm")  # SQLite's names for the write-ahead log and its index
 
 
@@ -29,6 +30,7 @@ def repair(path: Path) -> str:
     unfinished = mended.with_name(mended.name + ".part")
     for name in (mended, unfinished):
         name.unlink(missing_ok=True)
+    unfinished.touch(mode=PRIVATE)
     saved = salvage.read(path)
     _write(saved.chats.values(), saved.messages.values(), unfinished)
     flush(unfinished)
@@ -60,6 +62,7 @@ def restore(connection: sqlite3.Connection, path: Path) -> None:
     """Put what the connection has at `path`, from where its file was removed."""
     unfinished = _mended(path).with_name(_mended(path).name + ".part")
     unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=PRIVATE)
     with closing(sqlite3.connect(unfinished)) as copy:
         connection.backup(copy)
     flush(unfinished)

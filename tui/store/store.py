@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import chats, messages, search
+from . import chats, messages, search, whole
 from .database import Database
 from .records import Chat, Hit, StoredMessage, to_column, to_json
 
@@ -160,6 +160,14 @@ class Store:
     def history(self, limit: int = 200) -> list[str]:
         """Return what users wrote, newest first, each text once."""
         return self._database.read(messages.history, limit)
+
+    def take(self, chat_id: int) -> whole.WholeChat:
+        """Return a chat with all its branches, apart from the store: what an export writes."""
+        return self._database.read(whole.take, chat_id)
+
+    def put(self, chat: whole.WholeChat) -> whole.Put:
+        """Add a chat from elsewhere; of one that is known already (by its uid), the messages that are missing."""
+        return self._database.write(whole.put, chat)
 
     def changed(self) -> bool:
         """Return whether another program has written since the last call."""

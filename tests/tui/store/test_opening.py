@@ -65,6 +65,15 @@ def test_a_new_store_is_made_with_its_folder(path):
         assert {"chats", "messages", "search_index"} <= tables(connection)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_new_store_is_for_its_owner_alone(path):
+    with closing(Store.open(path)) as store:
+        talk(store, "secret")
+        for file in path.parent.glob("chats.db*"):
+            if file.suffix != ".lock":
+                assert file.stat().st_mode & 0o777 == 0o600, file
+
+
 def test_an_empty_file_becomes_a_store(path):
     path.parent.mkdir()
     path.touch()
