@@ -318,8 +318,8 @@ class KoalaApp(App[int]):
     async def _look_for_the_dead(self) -> None:
         """Find replies whose writers are gone."""
         with suppress(StoreError):
-            if await asyncio.to_thread(self.store.interrupted):
-                self.refresh_chat()
+            await asyncio.to_thread(self.store.interrupted)
+            self.refresh_chat()
 
     def refresh_chat(self) -> None:
         """Read the open chat again."""

@@ -116,6 +116,7 @@ class ChatScreen(ChatActions, Screen[None]):
                     self.conversation.change(
                         new.key,
                         text=new.text if new.text != old.text else None,
+                        speaker=new.speaker,
                         note=new.note,
                         position=new.position,
                         siblings=new.siblings,

@@ -299,16 +299,8 @@ class ChatActions:
             self.app.say(f"inserted {harmless(path.name)}, {len(text.splitlines()):,} lines")
         if not blocks:
             return
-        composer = self.composer
-        start = composer.text.rfind(in_place_of) if in_place_of else -1
-        if start >= 0:
-            document = composer.document
-            composer.history.checkpoint()
-            composer.delete(
-                document.get_location_from_index(start), document.get_location_from_index(start + len(in_place_of))
-            )
-        composer.add_block("\n".join(blocks))
-        composer.focus()
+        self.composer.add_block("\n".join(blocks), in_place_of)
+        self.composer.focus()
 
     def complete(self: "ChatScreen") -> bool:
         """Complete the command, preset, theme or path that is being typed; return whether there was one."""

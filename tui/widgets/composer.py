@@ -71,12 +71,17 @@ class Composer(TextArea):
         """Return a text that could not be sent, above whatever has been written since."""
         self.fill(f"{text}\n\n{self.text}" if self.text.strip() else text)
 
-    def add_block(self, text: str) -> None:
-        """Insert a block of text at the cursor, on lines of its own."""
-        row, column = self.cursor_location
-        before = "\n" if column and self.document.get_line(row)[:column].strip() else ""
+    def add_block(self, text: str, in_place_of: str = "") -> None:
+        """Insert a block on lines of its own, where that text stands last, or else at the cursor; one undo undoes it."""
+        place = self.text.rfind(in_place_of) if in_place_of else -1
+        start, end = self.selection
+        if place >= 0:
+            start, end = map(self.document.get_location_from_index, (place, place + len(in_place_of)))
+        row, column = start
+        before = "\n" if self.document.get_line(row)[:column].strip() else ""
         self.history.checkpoint()
-        self.insert(before + text)
+        self.replace(before + text, start, end, maintain_selection_offset=False)
+        self.history.checkpoint()
 
     def get_line(self, line_index: int) -> "Text":
         """Return a line as it is drawn: control characters, whatever put them there, as visible symbols."""

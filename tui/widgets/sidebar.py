@@ -226,7 +226,10 @@ class ChatList(ScrollView, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         """Open what was clicked."""
-        index = event.y + self.scroll_offset.y
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        index = offset.y + self.scroll_offset.y
         if 0 <= index < len(self._rows) and not isinstance(self._rows[index], str):
             self._cursor = self._rows[index].id
             self.refresh()

@@ -144,6 +144,7 @@ class Transcript(ScrollView, can_focus=True):
         key: int,
         *,
         text: str | None = None,
+        speaker: str | None = None,
         note: str | None = None,
         position: int | None = None,
         siblings: int | None = None,
@@ -152,6 +153,7 @@ class Transcript(ScrollView, can_focus=True):
         """Change what is given, at once. `streaming=False` draws the text as a whole."""
         view = self._view(key)
         entry = view.entry
+        entry.speaker = entry.speaker if speaker is None else speaker
         entry.note = entry.note if note is None else note
         entry.position = entry.position if position is None else position
         entry.siblings = entry.siblings if siblings is None else siblings
