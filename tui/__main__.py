@@ -75,10 +75,10 @@ def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         from .pull import pull
 
         return pull(arguments.pull, arguments.model, sys.stdout, sys.stderr)
+    elif arguments.export is not None or arguments.import_file is not None or arguments.chat == 0:
+        _tend_chats(arguments)
     elif arguments.prompt is not None:
         return _answer_once(arguments, report)
-    elif arguments.chat == 0:
-        _list_chats(arguments)
     elif arguments.plain:
         return _chat_by_lines(arguments)
     else:
@@ -106,18 +106,17 @@ def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
     return 0
 
 
-def _list_chats(arguments: argparse.Namespace) -> None:
-    from .plain_text import describe_chat
+def _tend_chats(arguments: argparse.Namespace) -> None:
+    from . import archive
     from .start import read_config
 
     with _store(arguments, read_config(arguments)) as store:
-        offset = 0
-        while page := store.chats(limit=1000, offset=offset):
-            offset += len(page)
-            for chat in page:
-                print(harmless(describe_chat(chat)))
-        if not offset:
-            print("there are no chats yet", file=sys.stderr)
+        if arguments.export is not None:
+            archive.export(store, arguments.chat or None, *arguments.export, sys.stdout, sys.stderr)
+        elif arguments.import_file is not None:
+            archive.read_in(store, Path(arguments.import_file).expanduser(), sys.stderr)
+        else:
+            archive.list_chats(store, sys.stdout, sys.stderr)
 
 
 def _chat_by_lines(arguments: argparse.Namespace) -> int:

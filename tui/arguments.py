@@ -21,7 +21,7 @@ examples:
 Exit codes: 0; 1 the model or the disk failed; 2 the input cannot be used; 130 Ctrl+C. Everything else: docs/tui.md.
 """
 SAMPLING = ", ".join(f"{name}={value}" for name, value in vars(Sampling()).items() if value is not None)
-FORMS = ("markdown", "jsonl", "sharegpt")
+FORMS = ("markdown", "jsonl", "sharegpt", "sharegpt-branches")  # tui.exchange has the same
 
 
 def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:

@@ -102,3 +102,85 @@ def test_help_is_quick_and_light():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert "--prompt" in result.stdout and "temperature=0.7" in result.stdout
+
+
+def test_chats_are_exported_and_imported(home, models, tmp_path):
+    (tmp_path / "in.jsonl").write_text(
+        '{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}\n{"x": 1}\n'
+        '{"conversations": [{"from": "human", "value": "Bye"}, {"from": "gpt", "value": "See you"}]}\n'
+    )
+    done = koala_tui("--import", tmp_path / "in.jsonl")
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "2 chats with 4 messages imported"
+    assert done.stderr.startswith("left out: ") and not done.stdout
+    listed = koala_tui("--chat").stdout
+    assert "1: Hi (2 messages, " in listed and "2: Bye (2 messages, " in listed
+    done = koala_tui("--export", "jsonl", tmp_path / "out.jsonl")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"2 chats written to {tmp_path / 'out.jsonl'}\n")
+    assert koala_tui("--export", "jsonl", "-").stdout == (tmp_path / "out.jsonl").read_text()
+    one = koala_tui("--export", "markdown", "-", "--chat", 2).stdout
+    assert "See you" in one and "Hello" not in one
+    done = koala_tui("--import", tmp_path / "out.jsonl")
+    assert done.stderr == "0 chats with 0 messages imported; 2 chats had been there already\n"
+    done = koala_tui("--import", tmp_path / "out.jsonl", "--store", tmp_path / "other.db")
+    assert done.stderr == "2 chats with 4 messages imported\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--import", "none.jsonl"], "none.jsonl"),
+        (["--export", "pdf", "x"], "choose one of markdown, jsonl"),
+        (["--export", "jsonl", "/proc/nowhere/x"], "/proc/nowhere/x cannot be written"),
+        (["--export", "jsonl", "x", "--chat", "7"], "there is no chat 7"),
+        (["--plain", "--chat", "7", "{koala}"], "there is no chat 7"),
+    ],
+)
+def test_exchange_that_cannot_be(models, arguments, said):
+    done = koala_tui(*(argument.format(koala=models["koala"]) for argument in arguments))
+    assert done.returncode in (1, 2) and said in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_the_forms_are_those_of_the_exchange():
+    from tui.arguments import FORMS
+    from tui.exchange import FORMS as KNOWN
+
+    assert FORMS == KNOWN
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json"],
+        ["-p", "x", "--continue"],
+        ["-p", "x", "--chat", "1"],
+        ["--continue", "--chat", "1"],
+        ["--no-save", "--store", "x"],
+        ["m.gguf", "--endpoint-model", "x"],
+        ["-p", "x", "--plain"],
+        ["--gpu-layers", "-2"],
+        ["--chat", "x"],
+        ["--completion", "tcsh"],
+    ],
+)
+def test_flags_that_do_not_go_together(capsys, arguments):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2 and "koala-tui: error: " in capsys.readouterr().err
+
+
+def test_a_config_that_is_wrong_is_one_sentence(home, capsys, tmp_path):
+    home.mkdir()
+    (home / "config.yaml").write_text("modle: x\n")
+    for arguments in (["-p", "x"], ["--plain"], ["--chat"], []):
+        assert main(arguments) == 2
+        assert f"error: {home / 'config.yaml'}, line 1: modle" in capsys.readouterr().err
+    assert main(["--config", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml cannot be read" in capsys.readouterr().err
+    assert main(["--print-config"]) == 0
+
+
+def test_a_store_that_cannot_be_opened_is_one_sentence(home, models, capsys, tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert main([str(models["koala"]), "--plain", "--store", str(tmp_path / "folder")]) == 1
+    assert "error: " in capsys.readouterr().err
