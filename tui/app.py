@@ -21,6 +21,7 @@ from . import commands, state
 from .chat_settings import ChatSettings
 from .commands import COMMANDS, Command
 from .config import Config
+from .downloads import Downloads
 from .keeper import Keeper
 from .memory import resident_bytes
 from .model_host import ModelHost, StartEngine, Target, start_engine
@@ -75,6 +76,7 @@ class KoalaApp(App[int]):
         self.host.changed, self.host.release = self._host_changed, self.runner.stop_all
         self.defaults = ChatSettings(self.config.sampling if sampling is None else sampling, system, preset)
         self.chat = OpenChat(self.keeper, self.runner, self.host, lambda: self.defaults)
+        self.downloads = Downloads(lambda text, well: self.say(text, "information" if well else "error"))
         self.deleted: list[int] = []
         self.is_first_run = False
         self._first_chat = chat_id
@@ -282,6 +284,7 @@ class KoalaApp(App[int]):
         self._leaving = True
         self.screen_of_chats.save_draft()
         await self.runner.close()
+        await self.downloads.close()
         await self.host.close()
 
     # ---- what happens meanwhile

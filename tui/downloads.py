@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.errors import EngineError
 
-from . import hub, paths
-from .hub import HubModel
+from . import paths
+
+if TYPE_CHECKING:
+    from .hub import HubModel
 
 RATE_SECONDS = 5.0  # the rate is that of the last seconds
 
@@ -18,7 +21,7 @@ RATE_SECONDS = 5.0  # the rate is that of the last seconds
 class Download:
     """One model on its way: `done` of `total` bytes are there. `error` is why it ended, `path` where it is at last."""
 
-    model: HubModel
+    model: "HubModel"
     done: int = 0
     total: int = 0
     error: str = ""
@@ -60,7 +63,7 @@ class Downloads:
         self._say = say
         self.all: list[Download] = []
 
-    def find(self, model: HubModel) -> Download | None:
+    def find(self, model: "HubModel") -> Download | None:
         """Return the last download of the model."""
         return next((each for each in reversed(self.all) if each.model == model), None)
 
@@ -69,7 +72,7 @@ class Downloads:
         """Those that are not over."""
         return [each for each in self.all if each.is_running]
 
-    def start(self, model: HubModel) -> Download:
+    def start(self, model: "HubModel") -> Download:
         """Download the model, or go on where it stopped; return the download that is running already, if one is."""
         before = self.find(model)
         if before is not None:
@@ -95,6 +98,8 @@ class Downloads:
         await asyncio.gather(*(each.task for each in running), return_exceptions=True)
 
     async def _run(self, download: Download) -> None:
+        from . import hub
+
         try:
             header = await hub.download(download.model, paths.models_folder(), download.note)
         except EngineError as error:
