@@ -1,6 +1,7 @@
 """The command `koala-tui`: a chat in the terminal, or with --prompt one answer on stdout."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -23,9 +24,27 @@ NO_MODEL = "no model was named; give a GGUF file, or a name that koala-tui --lis
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 where the engine failed, 2 for bad input, 130 for Ctrl+C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has every character
     parser = build_parser()
     arguments = parser.parse_args(argv)
     _refuse_combinations(parser, arguments)
+    try:
+        code = _run_and_report(arguments)
+        sys.stdout.flush()
+    except OSError as error:
+        if arguments.debug:
+            raise
+        if not isinstance(error, BrokenPipeError):  # that is a reader, such as `head`, that has seen enough
+            print(f"error: {harmless(str(error))}", file=sys.stderr)
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run_and_report(arguments: argparse.Namespace) -> int:
     report: dict[str, Any] = {}
     try:
         code = _run(arguments, report)
@@ -35,10 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {harmless(str(error))}", file=sys.stderr)
         report["error"] = str(error)
         code = 2 if isinstance(error, InputError) else 1
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         report["error"], code = "interrupted", 130
     if arguments.json:
@@ -99,7 +114,6 @@ def _answer_once(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         raise InputError(NO_MODEL)
     messages = [{"role": "system", "content": start.system}] if start.system else []
     messages.append({"role": "user", "content": prompt_text(arguments.prompt)})
-    sys.stdout.reconfigure(errors="replace")
     engine = partial(start_engine, start.target, start.load)
     out = None if arguments.json else sys.stdout
     asyncio.run(answer(engine, messages, start.sampling, out=out, err=sys.stderr, report=report))

@@ -78,7 +78,9 @@ def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
         help=f"how tokens are chosen, repeatable: {SAMPLING}, seed random. temperature=0 is greedy",
     )  # fmt: skip
-    preset = answer.add_argument("--preset", metavar="NAME", help="settings that go together; see --print-config")
+    preset = answer.add_argument(
+        "--preset", metavar="NAME", help=f"settings to go with: {', '.join(PRESETS)}, or yours"
+    )
 
     runs = parser.add_argument_group("the model")
     runs.add_argument(

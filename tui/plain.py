@@ -68,8 +68,7 @@ def chat_by_lines(
         EngineError: the model cannot be loaded.
         StoreError: there is no chat `chat_id`.
     """
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(errors="replace")
+    sys.stdin.reconfigure(errors="replace")
     chat = _PlainChat(host, keeper, defaults, presets, Lines(sys.stdin, sys.stdout, keeper.store.history), sys.stdout)
     return chat.run(chat_id)
 

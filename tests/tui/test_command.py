@@ -184,3 +184,17 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(home, models, capsys, tmp
     (tmp_path / "folder").mkdir()
     assert main([str(models["koala"]), "--plain", "--store", str(tmp_path / "folder")]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", ["{koala} -p x --json", "{koala} -p x", "{koala} --plain", "--print-config"])
+def test_a_full_disk_at_the_other_end(models, arguments):
+    command = f"echo Hi | '{sys.executable}' -m tui {arguments.format(koala=models['koala'])} > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def test_a_terminal_without_the_characters(models):
+    for arguments in (["--help"], [models["koala"], "-p", "x"]):
+        done = koala_tui(*arguments, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+        assert (done.returncode, done.stderr) == (0, "")
