@@ -250,6 +250,7 @@ class _Fetch:
             await _finish(self._hash.update, piece)
             self._size += len(piece)
             self._report(self._size)
+        self._report(self._size)
 
     async def _fetch_all(self, out: BinaryIO) -> None:
         import httpx2
@@ -278,11 +279,11 @@ class _Fetch:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _fetch_rest(self, out: BinaryIO) -> None:
-        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
         model = self._model
-        url = hf_hub_url(model.repository, self._file.path, revision=model.commit, endpoint=constants.ENDPOINT)
+        url = hf_hub_url(model.repository, self._file.path, revision=model.commit)
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
         if self._size:
             headers["Range"] = f"bytes={self._size}-"
