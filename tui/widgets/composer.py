@@ -72,7 +72,7 @@ class Composer(TextArea):
         self.fill(f"{text}\n\n{self.text}" if self.text.strip() else text)
 
     def add_block(self, text: str, in_place_of: str = "") -> None:
-        """Insert a block on lines of its own, where that text stands last, or else at the cursor; one undo undoes it."""
+        """Insert a block where that text stands last, or else at the cursor, on lines of its own; one undo undoes it."""
         place = self.text.rfind(in_place_of) if in_place_of else -1
         start, end = self.selection
         if place >= 0:
