@@ -78,7 +78,7 @@ def _place(fields: dict[str, Any], name: str, end: int) -> int | None:
 
 
 def _values(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    values = fields.get(name) or {}
-    if not isinstance(values, dict):
+    values = fields.get(name)
+    if values is not None and not isinstance(values, dict):
         raise Unusable(f"'{name}' must be an object")
-    return values
+    return values or {}
