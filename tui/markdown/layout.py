@@ -209,18 +209,16 @@ class CodeLines:
         """Bring the lines up to date with the block, whose first `settled` lines will not change any more."""
         if self._final == len(block.lines):
             return
-        header = code_header(block, self._width, self._base)
-        if self.lines and self.lines[0] == header:
-            header = self.lines[0]
         if final:
             self._final = len(block.lines)
-            self.lines = [header]
+            self.lines = _code_header(block, self._width, self._base)
             for runs in coloured(block.lines, block.language):
                 self.lines += self._wrapped(runs)
             return
         if self._colourer is None:
-            self._colourer, self._settled = LineColourer(block.language), 1
-        self.lines[:1] = [header]
+            self._colourer = LineColourer(block.language)
+            self.lines = _code_header(block, self._width, self._base)
+            self._settled = len(self.lines)
         del self.lines[self._settled :]
         for index in range(self._coloured, len(block.lines)):
             runs = self._colourer.colour(block.lines[index], complete=index < settled)
@@ -245,16 +243,17 @@ class CodeLines:
         return lines
 
 
-def code_header(block: Code, width: int, base: str) -> Line:
-    """Return the line above a code block."""
+def _code_header(block: Code, width: int, base: str) -> list[Line]:
+    """Return the line above a code block, and more where what stands behind the fence is long."""
     style = _join(base, "fence fence-head")
     number = f"[{block.number}]"
-    info = block.info.expandtabs(TAB)
-    if cells(info) > (room := max(1, width - len(number) - 3)):
-        info = chop(info, max(1, room - 1))[0] + "…"
+    room = max(1, width - len(number) - 3)
+    info, *more = chop(block.info.expandtabs(TAB), room)
     space = max(1, width - 2 - cells(info) - len(number))
     pieces = [Run(f" {info}" + " " * space, style), Run(number, _join(style, "fence-number")), Run(" ", style)]
-    return Line(pieces, sum(len(piece.text) for piece in pieces), None, style, (Action("copy", block.number),))
+    actions = (Action("copy", block.number),)
+    lines = [Line(pieces, sum(len(piece.text) for piece in pieces), None, style, actions)]
+    return lines + [Line([Run(f" {info}", style)], len(info) + 1, "", style, actions) for info in more]
 
 
 class TableLines:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from .blocks import Block, Code, Item, ListBlock, Paragraph, Quote, Run, Table
 from .layout import GrowingLines, Line, growing_lines, lay_out_block, needs_gap
+from .mend import mended
 from .parse import Parsed, number, parse
 
 # Characters of the unfinished end that are parsed again each time. Beyond that (one endless paragraph), it is parsed
@@ -70,13 +71,13 @@ class Document:
             self._finished = True
 
     def _add_plain(self) -> None:
-        if not (self.tail and isinstance(self.tail[-1], _Plain)):
-            self.tail.append(_Plain([]))
-        self.tail[-1].runs = [Run(self._source[self._parsed :])]
+        if self.tail and isinstance(self.tail[-1], _Plain):
+            self.tail.pop()
+        self.tail.append(_Plain([Run(self._source[self._parsed :])]))
 
     def _parse(self, *, final: bool) -> None:
         source = self._context + self._source
-        parsed = parse(source, codes=self._codes)
+        parsed = parse(source if final else mended(source), codes=self._codes)
         self._parsed = len(self._source)
         if self.settled:
             parsed[0] = parsed[0]._replace(block=self._grown(parsed[0].block))
@@ -188,6 +189,7 @@ class Page:
         self._frozen_lines = 0
         self._growing: GrowingLines | None = None
         self._last: Block | None = None
+        self._tail: list[tuple[Block, list[Line]]] = []  # the blocks after those, as they were laid out last
 
     def update(self) -> int:
         """Bring the lines up to date with the document; return the index of the first one that is not as it was.
@@ -209,7 +211,7 @@ class Page:
             self._frozen_lines += len(lines)
             self._last = block
             self._frozen += 1
-        lines = []
+        lines, tail = [], []
         last = self._last
         for index, block in enumerate(document.tail):
             if needs_gap(last, block):
@@ -220,8 +222,11 @@ class Page:
                 lines += growing.lines
                 self._growing = growing
             else:
-                lines += lay_out_block(block, self.width)
+                known = next((lines for old, lines in self._tail if old is block), None)
+                tail.append((block, known or lay_out_block(block, self.width)))
+                lines += tail[-1][1]
             last = block
+        self._tail = tail
         changed = min(changed, self._put(self._frozen_lines, lines))
         end = self._frozen_lines + len(lines)
         if len(self.lines) > end:
