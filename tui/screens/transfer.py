@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
@@ -84,6 +83,7 @@ class ExportScreen(Dialog[None]):
 
     def on_mount(self) -> None:
         """Suggest a file."""
+        self._complain("")
         self._suggest()
 
     @property
@@ -121,7 +121,9 @@ class ExportScreen(Dialog[None]):
 
     def _complain(self, problem: str) -> None:
         self._replaces = None
-        self.query_one("#problem", Static).update(harmless(problem))
+        line = self.query_one("#problem", Static)
+        line.update(harmless(problem))
+        line.display = bool(problem)
 
     def _export(self) -> None:
         text = self.query_one("#path", Input).value.strip()
@@ -170,6 +172,10 @@ class ImportScreen(Dialog[None]):
             yield button("Import", classes="-main")
         yield Static("Enter imports · Esc leaves", classes="muted", markup=False)
 
+    def on_mount(self) -> None:
+        """Begin with the field alone."""
+        self._report()
+
     def on_input_submitted(self) -> None:
         """Import."""
         self._import()
@@ -201,7 +207,9 @@ class ImportScreen(Dialog[None]):
     def _report(self, *, problem: str = "", came: str = "", left_out: str = "") -> None:
         if self.is_attached:
             for name, text in {"problem": problem, "came": came, "left-out": left_out}.items():
-                self.query_one(f"#{name}", Static).update(Content(harmless(text)))
+                line = self.query_one(f"#{name}", Static)
+                line.update(harmless(text))
+                line.display = bool(text)
 
 
 def what_came(result: ImportResult) -> str:
