@@ -210,10 +210,8 @@ def test_an_unreadable_folder_is_passed_over_whoever_asks(home, model, monkeypat
 def test_what_is_found_comes_at_once(home, model, monkeypatch):
     for number in range(3):
         put(model, home / "models" / f"{number}.gguf")
-    read = []
-    monkeypatch.setattr(
-        scan, "read_header", lambda path: read.append(path.name) or (_ for _ in ()).throw(InputError("x"))
-    )
+    read, really = [], scan.read_header
+    monkeypatch.setattr(scan, "read_header", lambda path: read.append(path.name) or really(path))
     next(find_models())
     assert read == ["0.gguf"]
 
