@@ -33,7 +33,7 @@ class ReplyReader:
         self._half = ""
 
     def read(self, data: str) -> Iterator[str | PromptProgress]:
-        """Yield the text and the progress in the data of one event.
+        """Yield the text and the progress in the data of one event, which may hold a whole reply.
 
         Raises:
             EngineError: it is an error, or nothing that such a server sends.
@@ -44,12 +44,10 @@ class ReplyReader:
         try:
             chunk = json.loads(data)
         except ValueError:
-            raise EngineError(f"the server sent something that is no part of a reply: {data[:200]!r}") from None
-        yield from self.read_chunk(chunk)
-
-    def read_chunk(self, chunk: Any) -> Iterator[str | PromptProgress]:
-        """Yield as `read`; a whole reply in one object is read as well."""
-        if not isinstance(chunk, dict) or chunk.get("error") or ("choices" not in chunk and "message" in chunk):
+            chunk = None
+        if not isinstance(chunk, dict):
+            raise EngineError(f"the server sent something that is no part of a reply: {data[:200]!r}")
+        if chunk.get("error") or ("choices" not in chunk and "message" in chunk):
             raise EngineError(f"the server reports an error: {' '.join(error_text(chunk).split())[:500]}")
         self._read_figures(chunk)
         progress = chunk.get("prompt_progress")

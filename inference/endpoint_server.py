@@ -125,11 +125,19 @@ def find_key(address: Address, given: str | None = None) -> str | None:
 
 
 class Server:
-    """A connection to the server at `address`."""
+    """A connection to the server at `address`.
+
+    Raises:
+        InputError: there can be no such address.
+    """
 
     def __init__(self, address: Address, key: str | None) -> None:
         import httpx2
 
+        try:
+            httpx2.URL(address.api)
+        except httpx2.InvalidURL as error:
+            raise InputError(f"{address.shown} is not the URL of a server ({error})") from None
         self.address, self.has_key = address, key is not None
         self.client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -215,11 +223,10 @@ class Server:
 
         there = self.address.shown
         causes = list(_causes(error))
-        if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
-            return InputError(f"{there} is not the URL of a server")
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            reason = next(cause for cause in causes if isinstance(cause, ssl.SSLError))
-            text = getattr(reason, "verify_message", "") or reason.reason or str(reason)
+        unfinished = (ssl.SSLWantReadError, ssl.SSLWantWriteError)  # a part of every encrypted connection
+        refused = [cause for cause in causes if isinstance(cause, ssl.SSLError) and not isinstance(cause, unfinished)]
+        if refused:
+            text = getattr(refused[0], "verify_message", "") or refused[0].reason or str(refused[0])
             return EngineError(
                 f"no secure connection to {there} comes about ({text}); check the certificate, or whether the server "
                 "speaks http instead of https"

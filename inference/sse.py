@@ -27,10 +27,12 @@ class EventParser:
         Raises:
             EngineError: an event does not come to an end within reason.
         """
+        ends_line = self._buffer.endswith(b"\r") or b"\n" in piece or b"\r" in piece
         self._buffer += piece
-        *lines, self._buffer = self._lines()
-        for line in lines:
-            yield from self._take(line)
+        if ends_line:
+            *lines, self._buffer = self._lines()
+            for line in lines:
+                yield from self._take(line)
         if self._size + len(self._buffer) > MAX_EVENT_BYTES:
             raise EngineError(
                 f"the server sent an event of more than {MAX_EVENT_BYTES:,} bytes; this is no chat server"
