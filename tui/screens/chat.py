@@ -241,7 +241,6 @@ class ChatScreen(ChatActions, Screen[None]):
         try:
             parsed = parse(message.text)
             if parsed is not None:
-                self.composer.fill("")
                 self.app.run_command(*parsed)
                 return
             text = message_text(message.text)
@@ -250,8 +249,8 @@ class ChatScreen(ChatActions, Screen[None]):
                 self.end_editing()
             else:
                 self.app.chat.ask(text)
-                self.composer.fill("")
         except (InputError, StoreError) as error:
+            self.composer.put_back(message.text)
             self.app.say(str(error), "warning")
 
     def on_composer_help_wanted(self) -> None:
@@ -265,7 +264,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def on_composer_tab_pressed(self) -> None:
         """Complete what is being typed, or go to the conversation."""
         if not self.complete():
-            self.focus_next()
+            (self.conversation if self.conversation.display else self.chat_list).focus()
 
     def on_composer_dropped(self, message: Composer.Dropped) -> None:
         """Put the text of the files in the place of their paths."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from textwrap import wrap
 
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -26,50 +27,58 @@ class HelpScreen(Dialog[None]):
     HelpScreen {
         & > Vertical { height: 92%; width: 92; }
         & VerticalScroll { scrollbar-size-vertical: 1; }
-        & .section { color: $primary; text-style: bold; margin-top: 1; }
     }
     """
 
     def content(self) -> Iterable[Widget]:
-        """Yield the sections."""
+        """Yield one text, and the keys that scroll it."""
         with VerticalScroll():
-            host = self.app.host
-            yield Static(honesty(host.target.url if isinstance(host.target, Endpoint) else ""), markup=False)
-            for place, heading in PLACES.items():
-                yield Static(heading, classes="section", markup=False)
-                yield Static(self._commands(place))
-            yield Static("The model", classes="section", markup=False)
-            yield Static(self._facts())
-            yield Static("Files", classes="section", markup=False)
-            yield Static(self._files())
+            yield Static(id="help-text")
         yield Static("↑↓ scroll · Esc leaves", classes="muted", markup=False)
 
     def on_mount(self) -> None:
         """Let the arrow keys scroll."""
         self.query_one(VerticalScroll).focus()
 
-    def _commands(self, place: str) -> Content:
-        keys = self.app.config.keys
-        rows = [(key_names(each, keys), usage(each), each.help) for each in COMMANDS if each.where == place]
-        return _table([row if any(each[1] for each in rows) else (row[0], row[2], "") for row in rows])
+    def on_resize(self) -> None:
+        """Fold the text to the width."""
+        self.call_after_refresh(self._write)
 
-    def _facts(self) -> Content:
+    def _write(self) -> None:
+        width = max(30, self.query_one(VerticalScroll).scrollable_content_region.width - 1)
+        host = self.app.host
+        parts = [Content("\n".join(wrap(honesty(host.target.url if isinstance(host.target, Endpoint) else ""), width)))]
+        sections = {heading: self._commands(place) for place, heading in PLACES.items()}
+        sections |= {"The model": self._facts(), "Files": self._files()}
+        for heading, rows in sections.items():
+            parts.append(Content.styled(heading, "bold $primary") + "\n" + _table(rows, width))
+        self.query_one("#help-text", Static).update(Content("\n\n").join(parts))
+
+    def _commands(self, place: str) -> list[tuple[str, str]]:
+        keys = self.app.config.keys
+        return [
+            (", ".join(filter(None, [key_names(each, keys), usage(each)])), each.help)
+            for each in COMMANDS
+            if each.where == place
+        ]
+
+    def _facts(self) -> list[tuple[str, str]]:
         host = self.app.host
         if host.loaded is None:
-            return Content(harmless(str(host.error)) if host.error is not None else "No model is loaded.")
-        return _table([(name, harmless(value), "") for name, value in facts(host.loaded).items()])
+            return [(host.state, str(host.error or ""))]
+        return list(facts(host.loaded).items())
 
-    def _files(self) -> Content:
+    def _files(self) -> list[tuple[str, str]]:
         from .. import paths
 
         files = {
             "chats": paths.store_file(),
             "settings": paths.config_file(),
             "models": paths.models_folder(),
-            "read conversations": paths.sequences_folder(),
+            "what models have read": paths.sequences_folder(),
         }
         home = os.path.expanduser("~")  # noqa: PTH111 (never raises)
-        return _table([(name, harmless(str(path).replace(home, "~", 1)), "") for name, path in files.items()])
+        return [(name, str(path).replace(home, "~", 1)) for name, path in files.items()]
 
 
 def facts(loaded: Loaded) -> dict[str, str]:
@@ -95,10 +104,15 @@ def facts(loaded: Loaded) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _table(rows: list[tuple[str, str, str]]) -> Content:
-    first = max((len(row[0]) for row in rows), default=0)
-    second = max((len(row[1]) for row in rows if row[2]), default=0)
-    return Content("\n").join(
-        Content.assemble((row[0].rjust(first), "bold $secondary"), f"  {row[1].ljust(second)}", f"  {row[2]}".rstrip())
-        for row in rows
-    )
+def _table(rows: list[tuple[str, str]], width: int) -> Content:
+    """Return the rows with their second column folded under itself."""
+    first = min(max((len(left) for left, _ in rows), default=0), width // 2)
+    lines: list[Content] = []
+    for left, right in rows:
+        folded = wrap(harmless(right).replace("\n", " "), max(10, width - first - 2)) or [""]
+        if len(left) > first:
+            lines.append(Content.styled(left, "bold $secondary"))
+            left = ""
+        lines.append(Content.assemble((left.ljust(first), "bold $secondary"), f"  {folded[0]}"))
+        lines += [Content(" " * (first + 2) + rest) for rest in folded[1:]]
+    return Content("\n").join(lines)

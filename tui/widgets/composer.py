@@ -72,7 +72,7 @@ class Composer(TextArea):
         self.fill(f"{text}\n\n{self.text}" if self.text.strip() else text)
 
     def add_block(self, text: str, in_place_of: str = "") -> None:
-        """Insert a block where that text stands last, or else at the cursor, on lines of its own; one undo undoes it."""
+        """Insert a block on its own lines, where that text stands last or else at the cursor; one undo undoes it."""
         place = self.text.rfind(in_place_of) if in_place_of else -1
         start, end = self.selection
         if place >= 0:
@@ -95,11 +95,18 @@ class Composer(TextArea):
 
     # ---- keys
 
-    def _on_key(self, event: events.Key) -> None:
+    async def _on_key(self, event: events.Key) -> None:
         if event.character == "?" and not self.text:
             event.stop()
             event.prevent_default()
             self.post_message(self.HelpWanted())
+        elif not event.is_printable:
+            # Here, in the order of typing: a binding with priority would overtake letters that came in one burst.
+            active = self.screen.active_bindings.get(event.key)
+            if active is not None and active.node is self:
+                event.stop()
+                event.prevent_default()
+                await self.run_action(active.binding.action)
 
     def _on_paste(self, event: events.Paste) -> None:
         event.stop()
@@ -113,9 +120,10 @@ class Composer(TextArea):
             self.post_message(self.Dropped(files, text))
 
     def action_send(self) -> None:
-        """Hand the text over, if there is any."""
-        if self.text.strip():
-            self.post_message(self.Submitted(self.text.strip()))
+        """Hand the text over, if there is any; what is typed from now on belongs to the next message."""
+        if text := self.text.strip():
+            self.fill("")
+            self.post_message(self.Submitted(text))
 
     def action_new_line(self) -> None:
         """Begin a new line at the cursor."""

@@ -73,12 +73,12 @@ class EmptyState(VerticalScroll, can_focus=False):
         greeting, width = self._greeting, min(MOST_CELLS, self.size.width - 4)
         parts = [
             Content.styled(KOALA_FACE, "bold $primary"),
-            Content.assemble(
-                (harmless(greeting.name)[:60], "bold"), "\n", (harmless(greeting.details), "$foreground-muted")
-            ),
+            Content.styled(harmless(greeting.name)[:60], "bold"),
             Content(greeting.invitation),
             self._key_lines(KEYS if greeting.honesty else FEW_KEYS),
         ]
+        if greeting.details:
+            parts[1] = Content.assemble(parts[1], "\n", (harmless(greeting.details), "$foreground-muted"))
         if greeting.honesty and width > 0:
             lines = wrap(harmless(greeting.honesty), max(20, width))
             longest = max(map(len, lines))

@@ -164,7 +164,8 @@ class ChatList(ScrollView, can_focus=True):
         else:
             content = self._chat_line(row, width)
             if row.id == self._cursor:
-                content = content.stylize(self.get_visual_style("chat-list--cursor"))
+                look = self.get_visual_style("chat-list--cursor")
+                content = content.stylize(Style(background=look.background, reverse=look.reverse))
         return Strip(content.render_segments(base), content.cell_length).adjust_cell_length(width, base.rich_style)
 
     def _chat_line(self, chat: Chat, width: int) -> Content:
