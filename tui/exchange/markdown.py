@@ -7,9 +7,14 @@ another message's heading), it is put between fences.
 import json
 import re
 import time
+from functools import cache
+from typing import TYPE_CHECKING
 
 from ..store import WholeChat, WholeMessage
 from .fences import fenced
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 SPEAKERS = {"user": "You", "assistant": "Assistant", "system": "System"}
 STATES = {"partial": "not finished", "failed": "failed"}
@@ -87,19 +92,24 @@ def _body(text: str) -> str:
 
 def _stays_inside(text: str) -> bool:
     """Whether the text, as Markdown, ends where it ends and changes nothing around it."""
-    from markdown_it import MarkdownIt  # an import that only an export needs
-
     if _HEADING.search(text) or "\x00" in text:
         return False
     end = "koala"
     environment: dict = {}
-    tokens = MarkdownIt("commonmark").enable("table").parse(f"{text}\n\n# {end}\n", environment)
+    tokens = _parser().parse(f"{text}\n\n# {end}\n", environment)
     if environment.get("references"):
         return False  # definitions of links hold in the whole document
     if any(token.type.startswith("html") for top in tokens for token in (top, *(top.children or ()))):
         return False
     opening = tokens[-3] if len(tokens) >= 3 else None
     return opening is not None and opening.type == "heading_open" and opening.level == 0 and tokens[-2].content == end
+
+
+@cache
+def _parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt  # an import that only an export needs
+
+    return MarkdownIt("commonmark").enable("table")
 
 
 def _plain(text: str) -> str:

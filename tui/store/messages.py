@@ -130,9 +130,9 @@ def take_back(connection: sqlite3.Connection, message_id: int) -> None:
     ).fetchone():
         raise StoreError(f"message {message_id} cannot be taken back: others follow it")
     connection.execute(
-        "UPDATE chats SET head = (SELECT coalesce(parent_id, (SELECT max(id) FROM messages WHERE chat_id = ?2 "
-        "AND id <> ?1)) FROM messages WHERE id = ?1) WHERE id = ?2 AND head = ?1",
-        (message_id, chat_id),
+        "UPDATE chats SET head = (SELECT coalesce(parent_id, (SELECT max(id) FROM messages WHERE chat_id = :chat "
+        "AND id <> :message)) FROM messages WHERE id = :message) WHERE id = :chat AND head = :message",
+        {"chat": chat_id, "message": message_id},
     )
     connection.execute("DELETE FROM messages WHERE id = ?", (message_id,))
 
