@@ -116,9 +116,14 @@ class EntryLines:
             index -= len(part)
         raise IndexError("the entry has no such line")
 
-    def lines(self) -> list[Line]:
-        """Return all the lines, after `update`."""
-        return [*self._head, *self._body, *self._foot]
+    @property
+    def body(self) -> range:
+        """The indexes of the lines of the text itself, after `update`."""
+        return range(len(self._head), len(self._head) + len(self._body))
+
+    def is_head(self, line: Line) -> bool:
+        """Return whether the line says who speaks."""
+        return any(line is head for head in self._head)
 
 
 def _estimate(entry: Entry, width: int) -> int:

@@ -56,7 +56,7 @@ class Transcript(ScrollView, can_focus=True):
         *(Binding(str(n), f"copy_block({n})", f"Copy code block {n}", show=False) for n in range(1, 10)),
     ]
 
-    selected: reactive[int | None] = reactive(None)
+    selected: reactive[int | None] = reactive(None, init=False)
     """The key of the selected message."""
 
     @dataclass
@@ -88,7 +88,7 @@ class Transcript(ScrollView, can_focus=True):
         self._following = True
         self._placing = False
         self._thumb = (0, 0)  # length and position of the scrollbar's thumb as it was drawn last
-        self._origin = 0  # what was laid out above has moved the lines by this many since selections began to count
+        self._held: tuple[int, int] | None = None  # key of the entry where the selected text begins, and its row then
         self._clicked = 0  # y of the last press of a mouse button
         self._matched: tuple[int, tuple[str, ...]] | None = None
         self._drawn = 0  # counts what makes strips outdated: themes, matches
@@ -173,6 +173,7 @@ class Transcript(ScrollView, can_focus=True):
         anchor = self._anchor()
         del self._views[index]
         self._renumber()
+        self._forget_selection()
         self._waiting.discard(key)
         if self.selected == key:
             self.selected = None
@@ -200,10 +201,11 @@ class Transcript(ScrollView, can_focus=True):
         view = self._views[index]
         if not view.laid_out:
             self._update(index)
-        lines = view.lines()
-        hit = next((at for at, line in enumerate(lines) if _matches(line.text, words)), 0)
+        hit = max(
+            view.body, key=lambda at: sum(bool(_matches(view.line(at).text, [word])) for word in words), default=0
+        )
         self._following = False
-        self._lay_out((index, hit - self.size.height // 3 if hit else -1))
+        self._lay_out((index, hit - self.size.height // 3 if words and hit in view.body else -1))
         self._following = self.scroll_y >= self.max_scroll_y
         self.selected = key
         self.refresh()
@@ -251,6 +253,8 @@ class Transcript(ScrollView, can_focus=True):
             return 0, 0
         y = int(self.scroll_y)
         first = index = self._at(y)
+        if self._top(first + 1) == y + 1 < self._top(len(self._views)):
+            index += 1  # of the first one, only the empty line at its end can be seen
         while index < len(self._views) and self._top(index) < y + self.size.height:
             if self._views[index].laid_out:
                 return index, y - self._top(index)
@@ -279,7 +283,6 @@ class Transcript(ScrollView, can_focus=True):
             self._update(index)
             if offset > 0:
                 offset = offset * views[index].height // before
-        before_top = self._top(index) if anchor is None else None
         # Downwards from the anchor, then upwards: the end may leave room that has to be filled from above.
         bottom = index
         while bottom < len(views) and self._top(bottom) < self._top(index) + offset + height:
@@ -293,8 +296,6 @@ class Transcript(ScrollView, can_focus=True):
             if not missing:
                 break
             self._update(missing[-1])
-        if before_top is not None:
-            self._origin += self._top(index) - before_top
         self._place(y)
 
     def _place(self, y: int) -> None:
@@ -432,7 +433,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def _draw(self, view: EntryLines, line: Line, span: tuple[int, int] | None, width: int) -> Strip:
         pieces = [*self._margin(view, line), *line.pieces]
-        if self._matched is not None and self._matched[0] == view.entry.key:
+        if self._matched is not None and self._matched[0] == view.entry.key and not view.is_head(line):
             for start, end in _matches(line.text, self._matched[1]):
                 pieces = _overlaid(pieces, LEFT + start, LEFT + end, "match")
         if span is not None:
@@ -508,8 +509,25 @@ class Transcript(ScrollView, can_focus=True):
             self: Selection(Offset(0, start), Offset(self.size.width, start + self._views[index].height - 1))
         }
 
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Hold on to the entry where the selected text begins, so that it moves together with its text."""
+        super().selection_updated(selection)
+        if selection is None:
+            self._held = None
+        elif self._held is None and self._views and (corner := selection.start or selection.end) is not None:
+            index = self._at(corner.y)
+            self._held = (self._views[index].entry.key, self._top(index))
+
+    @property
+    def _origin(self) -> int:
+        """By how many lines the selected text is lower than it was when it was selected."""
+        if self._held is None or self._held[0] not in self._index:
+            return 0
+        key, row = self._held
+        return self._top(self._index[key]) - row
+
     def _forget_selection(self) -> None:
-        self._origin = 0
+        self._held = None
         if self.is_attached and self in self.screen.selections:
             self.screen.clear_selection()
 
