@@ -8,6 +8,7 @@ A single step of the interpreter that takes long, such as comparing lists of lis
 A process that has nothing to lose sets `dies_when_stuck`: the system then ends it with SIGVTALRM.
 """
 
+import mmap
 import signal
 import sys
 import threading
@@ -106,7 +107,7 @@ def _tracing(check: Callable[[float], None]) -> Iterator[None]:
 def _memory() -> int:
     """Return the bytes that this process holds in memory; on macOS the most that it ever held, elsewhere 0."""
     try:
-        return int(STATM.read_text().split()[1]) * 4096
+        return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):
         pass
     try:
