@@ -139,7 +139,7 @@ def _binding_action(command: Command) -> str:
 
 
 def _first(command: Command) -> bool:
-    return command.where in (*ABOVE_TYPING, "composer") and not command.yields
+    return command.where in ABOVE_TYPING and not command.yields
 
 
 def matching(typed: str) -> list[Command]:

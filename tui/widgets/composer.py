@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Composer(TextArea):
     """A text field that grows with the text up to a third of the screen. The keys are those of the table of commands.
 
-    The text stays until the app accepts it, so that nothing typed is lost. `history` gives what was sent before, newest
+    What is sent leaves it at once; whoever cannot take it puts it back. `history` gives what was sent before, newest
     first; the arrow keys go through it from the first and the last line.
     """
 
