@@ -59,6 +59,24 @@ Transcript {
     & > .transcript--name { text-style: bold; }
     & > .transcript--inserted { color: $success; }
     & > .transcript--deleted { color: $error; }
+
+    /* Sixteen colours cannot be mixed: what is paler elsewhere is dim, and boxes have a line instead of a background. */
+    &:ansi {
+        & > .transcript--siblings { text-style: dim; }
+        & > .transcript--note { text-style: dim italic; }
+        & > .transcript--marker-rule { text-style: dim; }
+        & > .transcript--selection { text-style: reverse; background: ansi_default; }
+        & > .transcript--match { text-style: reverse bold; color: ansi_default; background: ansi_default; }
+        & > .transcript--strike { text-style: strike dim; }
+        & > .transcript--url { text-style: dim; }
+        & > .transcript--quote-bar { text-style: dim; }
+        & > .transcript--done { text-style: dim; }
+        & > .transcript--rule { text-style: dim; }
+        & > .transcript--table-line { text-style: dim; }
+        & > .transcript--fence-head { text-style: dim underline; }
+        & > .transcript--goes-on { text-style: dim; }
+        & > .transcript--comment { text-style: dim italic; }
+    }
 }
 """
 
