@@ -1,5 +1,6 @@
 """The GGUF files on this machine: found in the background, filtered as one types, with how they fit into memory."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -18,7 +19,10 @@ from inference.errors import InputError
 from inference.fit import will_it_fit
 from inference.load_options import LoadOptions
 from inference.machine import Memory
+from inference.scan import find_models
 
+from .. import paths
+from ..attachments import dropped_files
 from ..model_facts import describe, room
 from ..widgets.model_table import ModelRow, ModelTable
 from .form import LOAD_SETTINGS, Form
@@ -72,7 +76,8 @@ class FilesPane(Vertical):
         """Begin to look for files."""
         self.query_one(ModelTable).can_focus = False  # its keys work from the filter
         self._memory, self._gpu = room(self.app.host, self._replaces)
-        self._look_through(lambda: _find(self.app.config.folders))
+        folders = [paths.models_folder(), *self.app.config.folders]
+        self._look_through(lambda: _find(folders, usual=True))
 
     def begin(self) -> None:
         """Take the focus."""
@@ -81,11 +86,12 @@ class FilesPane(Vertical):
 
     # ---- looking for files
 
-    def _look_through(self, find: Callable[[], Iterator[ModelRow]], keep_first: bool = False) -> None:
+    def _look_through(self, find: Callable[[], Iterator[ModelRow]], opened: Path | None = None) -> None:
+        """Look for files in the background; go to the first one where the user has `opened` a path."""
         self._scanning += 1
-        self.run_worker(lambda: self._scan(find, keep_first), thread=True, group="scan", exit_on_error=True)
+        self.run_worker(lambda: self._scan(find, opened), thread=True, group="scan")
 
-    def _scan(self, find: Callable[[], Iterator[ModelRow]], keep_first: bool) -> None:
+    def _scan(self, find: Callable[[], Iterator[ModelRow]], opened: Path | None) -> None:
         """Report what is found in batches; runs in a thread."""
         worker, batch, reported = get_current_worker(), [], time.monotonic()
         first: Path | None = None
@@ -98,15 +104,20 @@ class FilesPane(Vertical):
                 self.app.call_from_thread(self._found, batch)
                 batch, reported = [], time.monotonic()
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._found, batch, True, first if keep_first else None)
+            self.app.call_from_thread(self._found, batch)
+            self.app.call_from_thread(self._done, opened, first)
 
-    def _found(self, rows: Iterable[ModelRow], is_last: bool = False, go_to: Path | None = None) -> None:
-        for row in rows:
-            self._rows[row.path] = self._judge(row)
-        self._scanning -= is_last
-        if go_to is not None:
+    def _found(self, rows: Iterable[ModelRow]) -> None:
+        self._rows.update({row.path: self._judge(row) for row in rows})
+        self._show()
+
+    def _done(self, opened: Path | None, first: Path | None) -> None:
+        self._scanning -= 1
+        if opened is not None and first is None:
+            self.app.say(f"There is no GGUF file in {opened}.", "warning")
+        elif opened is not None:
             self.query_one("#filter", Input).value = ""
-        self._show(go_to)
+        self._show(first if opened is not None else None)
 
     def _judge(self, row: ModelRow) -> ModelRow:
         """Return the row with what depends on the machine and on the load options."""
@@ -195,10 +206,17 @@ class FilesPane(Vertical):
         """Open the path that was typed, or load the highlighted one."""
         event.stop()
         if event.input.id == "filter" and _is_path(event.value):
-            path = Path(event.value.strip()).expanduser().absolute()
-            self._look_through(lambda: _find_in(path), keep_first=True)
+            self._open(event.value.strip())
         else:
             self._load()
+
+    def _open(self, text: str) -> None:
+        """Look for models at a path, and go to the first of them."""
+        path = next(iter(dropped_files(text)), Path(os.path.expanduser(text)).absolute())  # noqa: PTH111 (never raises)
+        if path.exists():
+            self._look_through(lambda: _find([path], usual=False), opened=path)
+        else:
+            self.app.say(f"There is no file or folder {path}.", "error")
 
     def _load(self) -> None:
         row, options = self.query_one(ModelTable).row, self._options()
@@ -223,15 +241,9 @@ NOTHING = (
 )
 
 
-def _find(folders: Iterable[Path]) -> Iterator[ModelRow]:
-    from inference.scan import find_models
-
-    for found in find_models(folders):
+def _find(folders: Iterable[Path], *, usual: bool) -> Iterator[ModelRow]:
+    for found in find_models(folders, usual=usual):
         yield ModelRow(found.path, found.header, found.problem or "")
-
-
-def _find_in(path: Path) -> Iterator[ModelRow]:
-    yield from ()
 
 
 def _is_path(text: str) -> bool:

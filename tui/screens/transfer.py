@@ -214,7 +214,8 @@ class ImportScreen(Dialog[None]):
 
 def what_came(result: ImportResult) -> str:
     """Return in a sentence or two what an import brought."""
-    parts = [f"{_count(result.chats, 'chat')} came in, with {_count(result.messages, 'message')}."]
+    came = f"{_count(result.chats, 'chat')} came in, with {_count(result.messages, 'message')}."
+    parts = [came if result.chats else "Nothing new came in."]
     if result.known:
         parts.append(f"{_count(result.known, 'chat')} had been there already.")
     if result.skipped:

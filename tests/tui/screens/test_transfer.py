@@ -160,7 +160,7 @@ async def test_what_was_exported_comes_in_again(tmp_path):
         assert "2 chats came in, with 4 messages." in " ".join(screen_text(app).split())
         assert {chat.title for chat in store.chats()} >= {"Koalas [b]and[/] \x1b[31meucalyptus", "Other"}
         await pilot.press("enter")
-        await until(lambda: "had been there already" in screen_text(app))
+        await until(lambda: "Nothing new came in. 2 chats had been" in screen_text(app))
         await pilot.press("escape")
         assert not isinstance(app.screen, ImportScreen)
 
