@@ -153,19 +153,15 @@ class Transcript(ScrollView, can_focus=True):
         """Change what is given, at once. `streaming=False` draws the text as a whole."""
         view = self._view(key)
         entry = view.entry
-        entry.speaker = entry.speaker if speaker is None else speaker
-        entry.note = entry.note if note is None else note
-        entry.position = entry.position if position is None else position
-        entry.siblings = entry.siblings if siblings is None else siblings
-        if text is not None and text != entry.text:
-            entry.text = text
+        given = {"text": text, "note": note, "position": position, "siblings": siblings, "streaming": streaming}
+        changes = {name: value for name, value in given.items() if value not in (None, getattr(entry, name))}
+        for name, value in changes.items():
+            setattr(entry, name, value)
+        if "text" in changes or changes.get("streaming"):
             view.renew()
-        if streaming is not None and streaming != entry.streaming:
-            entry.streaming = streaming
-            if streaming:
-                view.renew()
-        self._waiting.discard(key)
-        self._redraw(key, always=True)
+        if changes:
+            self._waiting.discard(key)
+            self._redraw(key, always=True)
 
     def remove(self, key: int) -> None:
         """Take an entry away."""

@@ -60,7 +60,7 @@ Transcript {
     & > .transcript--inserted { color: $success; }
     & > .transcript--deleted { color: $error; }
 
-    /* Sixteen colours cannot be mixed: what is paler elsewhere is dim, and boxes have a line instead of a background. */
+    /* Sixteen colours cannot be mixed: what is paler elsewhere is dim, and boxes have a line above them. */
     &:ansi {
         & > .transcript--siblings { text-style: dim; }
         & > .transcript--note { text-style: dim italic; }

@@ -389,7 +389,8 @@ async def test_leaving_while_a_frame_is_due():
         transcript.show([Entry(1, "reply", "", streaming=True)])
         transcript.extend_text(1, "a")
         transcript.extend_text(1, "b")
-        await transcript.remove_self() if hasattr(transcript, "remove_self") else None
+        await app.query(Transcript).remove()
+        assert transcript._frame is None or transcript._frame.cancelled()
     await asyncio.sleep(0.2)
 
 
