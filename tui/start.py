@@ -1,6 +1,7 @@
 """What a start of koala-tui comes to: the defaults, the config file, a preset and the flags, the later ones winning."""
 
 import argparse
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,15 +107,22 @@ def find_model(named: str, config: Config) -> Path:
     """Return the file of the model with this path or name.
 
     Raises:
-        InputError: there is no such file, or its first bytes say that it is no GGUF. The rest of it is left to whoever
-            loads it: it would hold up the first screen.
+        InputError: there is no such file or name, or the first bytes of the file say that it is no GGUF. The rest of it
+            is left to whoever loads it: it would hold up the first screen.
     """
     path = Path(named).expanduser()
     try:
         with path.open("rb") as file:
-            looks_right = file.read(len(MAGIC)) == MAGIC
+            if file.read(len(MAGIC)) == MAGIC:
+                return path
     except OSError:
-        looks_right = False
-    if not looks_right:
-        read_header(path)  # which says what is wrong with it
+        if _is_name(named) and not path.exists():
+            from .model_names import find_by_name
+
+            return find_by_name(named, [paths.models_folder(), *config.folders])
+    read_header(path)  # which says what is wrong with it
     return path
+
+
+def _is_name(named: str) -> bool:
+    return not named.lower().endswith(".gguf") and not named.startswith(("~", ".", "/", os.sep))
