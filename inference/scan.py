@@ -72,7 +72,7 @@ def usual_places() -> list[Place]:
     hub = _folder("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE") or str(hub_home / "hub"))
     snapshots = sorted(hub.glob("models--*/snapshots"))
     return [
-        Place("this folder", Path(), 2),
+        Place("this folder", Path(), 3),
         Place("~/models", home / "models", 5),
         *(Place("Hugging Face Hub", folder, 4) for folder in snapshots),
         Place("LM Studio", home / ".lmstudio" / "models", 4),
