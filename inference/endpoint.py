@@ -15,6 +15,7 @@ from .endpoint_server import (
     ServedModel,
     Server,
     choose_model,
+    connect,
     find_address,
     find_key,
     list_models,
@@ -65,7 +66,7 @@ class EndpointEngine:
             EngineError: it cannot be reached, or failed.
         """
         address = find_address(url)
-        server = Server(address, find_key(address, api_key))
+        server = await connect(address, find_key(address, api_key))
         try:
             engine = cls(server, await _find_model(server, model))
             await engine._ask_for_context()
@@ -116,6 +117,10 @@ class EndpointEngine:
     def _set_context(self, n_ctx: Any) -> None:
         if isinstance(n_ctx, int) and n_ctx > 0:
             self._loaded = replace(self._loaded, n_ctx=n_ctx)
+
+
+class NothingCame(EngineError):
+    """The stream ended before it began, which is how some servers fail."""
 
 
 class EndpointStream:
@@ -194,13 +199,15 @@ class EndpointStream:
         """Put what comes of the request where the reader of the stream finds it, with None at the end."""
         import httpx2
 
-        put = self._events_ahead.put_nowait
+        put, is_over = self._events_ahead.put_nowait, False
         try:
             async with aclosing(self._ask()) as events:
                 async for event in events:
                     put(event)
+                    is_over = isinstance(event, Finished)
         except asyncio.CancelledError:
-            put(self._finished("cancelled"))
+            if not is_over:
+                put(self._finished("cancelled"))
         except httpx2.HTTPError as error:
             put(self._engine._server.failure(error))
         except Exception as error:
@@ -215,28 +222,29 @@ class EndpointStream:
             self._folded = fold_ahead(
                 self._messages, folded, self._max_tokens, engine.loaded.n_ctx, engine._characters_per_token
             )
-        form, first_refusal = engine._form, None
+        form, streams, first_refusal = engine._form, True, None
         while True:
             if self._folded != folded:
                 folded = self._folded
                 yield Folded(folded)
             prompt = leave_out(self._messages, folded)
-            body = form.body(prompt, self._sampling, self._max_tokens)
+            body = form.body(prompt, self._sampling, self._max_tokens, streams=streams)
             try:
-                async with engine._server.client.stream(
-                    "POST", f"{engine._server.address.api}/chat/completions", json=body
-                ) as response:
-                    await engine._server.check(response)
+                async with engine._server.ask_for_reply(body) as response:
                     engine._form = form
                     async for event in self._read(response):
                         yield event
                 break
+            except NothingCame:
+                if not streams:
+                    raise
+                streams = False  # then it has to say why
             except Refusal as refusal:
                 if too_long := overflow(refusal):
                     engine._set_context(too_long.n_ctx)
-                    self._folded, self._max_tokens = make_room(
-                        self._messages, folded, self._max_tokens, too_long, refusal
-                    )
+                    room = make_room(self._messages, folded, self._max_tokens, too_long, refusal)
+                    self._folded, self._max_tokens = room
+                    streams = True
                     continue
                 first_refusal = first_refusal or refusal
                 following = form.after(refusal, body)
@@ -245,8 +253,8 @@ class EndpointStream:
                 form = following
         if self._reader.prompt_tokens:
             engine._characters_per_token = characters(prompt) / self._reader.prompt_tokens
-        yield self._finished(self._reason())
         await engine._ask_for_context()
+        yield self._finished(self._reason())
 
     async def _read(self, response: "httpx2.Response") -> AsyncIterator[Event]:
         """Yield what the response streams, or holds as a whole where the server does not stream."""
@@ -275,7 +283,8 @@ class EndpointStream:
         if rest := reader.rest():
             yield self._delta(rest)
         if not reader.reason and not reader.ended:
-            raise EngineError(f"{self._engine._server.address.shown} broke off in the middle of the reply")
+            kind = NothingCame if reader.is_empty else EngineError
+            raise kind(f"{self._engine._server.address.shown} broke off in the middle of the reply")
 
     def _convert(self, read: Iterable[str | PromptProgress]) -> Iterator[Event]:
         for part in read:

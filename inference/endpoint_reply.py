@@ -30,6 +30,7 @@ class ReplyReader:
         self.completion_tokens: int | None = None
         self._opened = "<think>" in continued and "</think>" not in continued
         self._thinking = False
+        self._at_start = not continued
         self._half = ""
 
     def read(self, data: str) -> Iterator[str | PromptProgress]:
@@ -58,10 +59,19 @@ class ReplyReader:
         if not isinstance(choice, dict):
             return
         part = choice.get("delta") or choice.get("message")
-        if isinstance(part, dict) and (text := self._text(part)):
+        text = self._text(part) if isinstance(part, dict) else ""
+        if self._at_start:  # as the local engine does
+            text = text.lstrip()
+        if text:
+            self._at_start = False
             yield text
         if choice.get("finish_reason"):
             self.reason = str(choice["finish_reason"])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come yet."""
+        return self._at_start and not (self.reason or self.ended)
 
     def rest(self) -> str:
         """Return what is left at the end."""

@@ -49,7 +49,9 @@ class RequestForm:
         without = self.left_out | SILENTLY_IGNORED.get(self.kind, set())
         return {name for name, fields in FIELDS.items() if fields <= without | {"max_completion_tokens"}}
 
-    def body(self, messages: Sequence[Message], sampling: Sampling, max_tokens: int) -> dict[str, Any]:
+    def body(
+        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int, *, streams: bool = True
+    ) -> dict[str, Any]:
         """Return the body of the request for the reply to `messages`, of up to `max_tokens`.
 
         Raises:
@@ -58,8 +60,8 @@ class RequestForm:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": message["role"], "content": message["content"]} for message in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": streams,
+            **({"stream_options": {"include_usage": True}} if streams else {}),
             self.limit: max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -69,7 +71,7 @@ class RequestForm:
             "repetition_penalty": sampling.repeat_penalty,
             "seed": sampling.seed,
         }
-        if self.kind == "llama-server":
+        if self.kind == "llama-server" and streams:
             body["return_progress"] = True
         if messages and messages[-1]["role"] == "assistant":
             if self.kind == "llama-cpp-python" or "continue_final_message" in self.left_out:

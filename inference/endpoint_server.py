@@ -6,7 +6,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
@@ -141,6 +142,8 @@ class Server:
         self.address, self.has_key = address, key is not None
         self.client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx2.Limits(max_keepalive_connections=0),  # one that was kept may be dead when it is needed
+            verify=address.encrypted,  # reading all certificates takes a tenth of a second
             timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not address.is_this_machine,  # a proxy would look for this machine on its own
         )
@@ -198,6 +201,18 @@ class Server:
             return json.loads(body)
         except ValueError:
             raise InputError(f"{self.address.shown} {NO_SERVER}: its answer is not JSON; check the URL") from None
+
+    @asynccontextmanager
+    async def ask_for_reply(self, body: dict[str, Any]) -> AsyncIterator["httpx2.Response"]:
+        """Ask for the reply that `body` describes; the response has only begun.
+
+        Raises:
+            Refusal: the server answered with an error.
+            httpx2.HTTPError: it cannot be reached; `failure` makes a sentence of it.
+        """
+        async with self.client.stream("POST", f"{self.address.api}/chat/completions", json=body) as response:
+            await self.check(response)
+            yield response
 
     async def check(self, response: "httpx2.Response") -> None:
         """Raise `Refusal` where the response is an error or leads elsewhere."""
@@ -259,6 +274,15 @@ class Server:
         return f"{there} answered with error {status}{says}"
 
 
+async def connect(address: Address, key: str | None) -> Server:
+    """Return the server at `address`; made in a thread, as libraries and certificates take a moment to load.
+
+    Raises:
+        InputError: there can be no such address.
+    """
+    return await asyncio.to_thread(Server, address, key)
+
+
 async def read_body(response: "httpx2.Response") -> bytes:
     """Return the whole body of a streamed response, of which a chat needs no more than a few megabytes."""
     body = bytearray()
@@ -310,7 +334,7 @@ async def list_models(url: str, api_key: str | None = None) -> list[str]:
         InputError, EngineError: there is no such server, or it refuses.
     """
     address = find_address(url)
-    server = Server(address, find_key(address, api_key))
+    server = await connect(address, find_key(address, api_key))
     try:
         return [model.id for model in await server.models()]
     finally:

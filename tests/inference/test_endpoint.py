@@ -101,6 +101,12 @@ async def test_figures_are_the_servers_where_it_tells(start):
         assert finished.completion_tokens == 7
 
 
+async def test_the_space_before_a_reply_is_left_out(start):
+    async with serve(reply(" ", " I am", " Koala.")) as server:
+        engine = await start(server)
+        assert (await ask(engine))[1] == "I am Koala."
+
+
 async def test_characters_may_be_cut_anywhere(start):
     async def chat(question, write):
         for byte in REPLY.replace(b"Koala", "Kö🐨".encode()):
@@ -497,6 +503,7 @@ async def test_one_reply_at_a_time(start):
         (answer(502, b"<html><body>nginx</body></html>", "text/html"), "", "error 502$"),
         (answer(200, b"not json"), "", "no part of a reply"),
         (b"HTTP/1.1 200 OK\r\n", "", "the connection to http://127.0.0.1:.* broke"),
+        (head(), "", "broke off in the middle of the reply"),
         (b"nonsense\r\n\r\n", "", "the connection to http://127.0.0.1:.* broke"),
     ],
 )
@@ -510,6 +517,17 @@ async def test_a_broken_reply_is_a_sentence_and_the_next_one_comes(start, stream
         assert text == said and "\n" not in str(caught.value)
         server.chat = REPLY
         assert (await ask(engine))[1] == "I am Koala."
+
+
+async def test_a_server_that_says_only_without_a_stream_what_is_wrong(start):
+    async def chat(question, write):
+        await write(head() if question["stream"] else answer(400, {"error": {"message": "no such voice"}}))
+
+    async with serve(chat) as server:
+        engine = await start(server)
+        with pytest.raises(InputError, match="error 400: no such voice"):
+            await ask(engine)
+        assert "stream_options" not in server.asked[1]
 
 
 async def test_a_server_that_falls_silent(start, monkeypatch):
