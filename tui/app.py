@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,6 +34,7 @@ from .text import harmless
 from .theme import KOALA_THEME, THEMES
 
 WATCH_SECONDS = 2.0  # how often the store is asked whether another koala-tui has written
+CLOSING_SECONDS = 2.0
 KEPT_DELETED_SECONDS = 7 * 24 * 3600
 
 Severity = Literal["information", "warning", "error"]
@@ -204,6 +206,7 @@ class KoalaApp(App[int]):
 
     async def action_quit(self) -> None:
         """Leave; what is being written is kept."""
+        self.screen_of_chats.status_line.show(state="closing")
         await self.shut_down()
         self.exit(0)
 
@@ -254,7 +257,7 @@ class KoalaApp(App[int]):
         loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGHUP"):
             with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
-                loop.add_signal_handler(getattr(signal, name), self._on_signal)
+                loop.add_signal_handler(getattr(signal, name), self._on_signal, getattr(signal, name))
         self.run_worker(self.host.load(), group="model")
         self.run_worker(asyncio.to_thread(self._tidy_up), group="store")
         self.set_interval(WATCH_SECONDS, self._watch)
@@ -270,8 +273,20 @@ class KoalaApp(App[int]):
             self.store.interrupted()
             self.store.purge_deleted(time.time() - KEPT_DELETED_SECONDS)
 
-    def _on_signal(self) -> None:
-        self.run_worker(self.action_quit(), group="quit")
+    def _on_signal(self, number: int) -> None:
+        if number == getattr(signal, "SIGHUP", None) and not self.is_headless:
+            # The terminal is gone. Whoever goes on writing to it fails, and Textual then waits for ever.
+            for descriptor in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        self.run_worker(self._leave_in_any_case(), group="quit")
+
+    async def _leave_in_any_case(self) -> None:
+        await self.shut_down()
+        if not self.is_headless:
+            last_resort = threading.Timer(CLOSING_SECONDS, os._exit, [0])  # all is stored by now
+            last_resort.daemon = True
+            last_resort.start()
+        self.exit(0)
 
     async def on_unmount(self) -> None:
         """Leave no process behind, and nothing unsaved."""

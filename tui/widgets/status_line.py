@@ -10,7 +10,16 @@ from textual.widget import Widget
 METER_CELLS = 8
 REDRAW_SECONDS = 0.2
 # Each state has a sign of its own, so that nothing depends on the colour.
-SIGNS = {"ready": "●", "loading": "◌", "waiting": "◷", "reading": "◔", "writing": "▸", "failed": "✕", "no model": "○"}
+SIGNS = {
+    "ready": "●",
+    "loading": "◌",
+    "waiting": "◷",
+    "reading": "◔",
+    "writing": "▸",
+    "failed": "✕",
+    "no model": "○",
+    "closing": "◌",
+}
 GAP = 3
 
 
