@@ -56,14 +56,14 @@ def _run_and_report(arguments: argparse.Namespace) -> int:
         code = 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         report["error"], code = "interrupted", 130
-    if arguments.json:
+    if arguments.json and not arguments.list:
         print(json.dumps(report | {"exit_code": code}))
     return code
 
 
 def _refuse_combinations(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    if arguments.json and arguments.prompt is None:
-        parser.error("--json needs --prompt")
+    if arguments.json and arguments.prompt is None and not arguments.list:
+        parser.error("--json needs --prompt or --list")
     if arguments.prompt is not None and (arguments.go_on or arguments.chat is not None):
         parser.error("--prompt asks outside of any chat, so it goes with neither --continue nor --chat")
     if arguments.go_on and arguments.chat is not None:
@@ -86,6 +86,11 @@ def _run(arguments: argparse.Namespace, report: dict[str, Any]) -> int:
         from .start import read_config
 
         print(completion.script(arguments.completion, build_parser(read_config(arguments).presets)), end="")
+    elif arguments.list:
+        from .model_list import list_models
+        from .start import read_config
+
+        return list_models(sys.stdout, sys.stderr, arguments.json, read_config(arguments).folders)
     elif arguments.pull is not None:
         from .pull import pull
 

@@ -69,7 +69,9 @@ def build_parser(presets: Iterable[str] = PRESETS) -> argparse.ArgumentParser:
     one.add_argument("--version", action="store_true", help="show the version and exit")
     does.add_argument("-h", "--help", action="help", help="show this and exit")
     does.add_argument(
-        "--json", action="store_true", help="with --prompt: print one JSON object with all there is to know"
+        "--json",
+        action="store_true",
+        help="with --prompt: print one JSON object with all there is to know; with --list: one a line",
     )
 
     answer = parser.add_argument_group("the answer")

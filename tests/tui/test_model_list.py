@@ -1,6 +1,9 @@
 import io
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,8 @@ from inference.machine import Memory
 from tests.tiny_gguf import write_tiny_gguf
 from tui import model_list
 from tui.model_list import list_models
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -85,3 +90,13 @@ def test_names_do_nothing_to_the_terminal_and_the_columns_stand(home):
     assert "\x1b" not in "".join(lines) and "\u202e" not in "".join(lines)
     widths = {model_list._cells(line[: line.index("F32")]) for line in lines[1:]}
     assert len(widths) == 1 and widths.pop() <= model_list.NAME_CELLS + 2
+
+
+def test_the_command(home):
+    write_tiny_gguf(home / "tiny.gguf")
+    done = subprocess.run(
+        [sys.executable, "-m", "tui", "--list", "--json"],
+        cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    [found] = map(json.loads, done.stdout.splitlines())
+    assert (found["name"], done.stderr) == ("tiny", "")

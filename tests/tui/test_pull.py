@@ -4,8 +4,10 @@ import asyncio
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,15 +70,37 @@ def test_the_only_model_of_a_repository(hub, tmp_path, gguf):
     assert run(tmp_path)[0] == path and len(hub.ranges) == 1
 
 
-def test_the_command(hub, tmp_path):
-    code = "import sys; from tui.pull import pull; pull(sys.argv[1], None, sys.stdout, sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, NAME],
-        env=os.environ | {"HF_ENDPOINT": hub.url, "KOALA_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+def command(hub, home, *arguments):
+    """Start the command; what it is asked to do takes place in `home`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tui", "--pull", *arguments],
+        env=os.environ | {"HF_ENDPOINT": hub.url, "KOALA_HOME": str(home), "HF_HUB_OFFLINE": "0"},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert Path(done.stdout.strip()) == tmp_path / "models" / NAME / "tiny.Q8_0.gguf"
-    assert Path(done.stdout.strip()).is_file()
+
+
+def test_the_command(hub, tmp_path):
+    process = command(hub, tmp_path, NAME, "q8_0")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert Path(out.strip()) == tmp_path / "models" / NAME / "tiny.Q8_0.gguf" and Path(out.strip()).is_file()
+    process = command(hub, tmp_path, NAME, "Q4_0")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err == f"error: {NAME} has no Q4_0; it has tiny.Q8_0.gguf (2.6 MB)\n"
+
+
+def test_ctrl_c_keeps_what_has_come(hub, tmp_path):
+    hub.stalls_after = 2_000_000
+    process = command(hub, tmp_path, NAME)
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size for path in leftovers(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "Traceback" not in err
+    [part] = leftovers(tmp_path)
+    assert part.stat().st_size > 0
 
 
 @pytest.mark.parametrize(
