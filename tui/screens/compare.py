@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,7 +17,7 @@ from inference.load_options import LoadOptions
 from inference.sampling import Sampling
 
 from ..comparison import Comparison, Side
-from ..entries import YOU, entries
+from ..entries import YOU, entries, marker
 from ..model_facts import has_room_beside
 from ..model_host import ModelHost, Target
 from ..replies import Reply
@@ -30,7 +31,18 @@ from .sampling import SamplingScreen
 PLACES = ("left", "right")
 ENDED_EARLY = {"cancelled": "stopped", "length": "cut at max tokens", "context": "cut: the context is full"}
 SAY_SECONDS = 0.5
-HOW = "Write a message: both models answer it. The chat goes on with the left answer, unless you keep the right one."
+HOW = "the chat goes on with the left answers, unless you keep the right ones"
+
+
+def _while_shown(method: Callable[..., None]) -> Callable[..., None]:
+    """Let a method of a column do nothing once the screen was left: replies that end then are stored, not shown."""
+
+    @wraps(method)
+    def do(self: "Column", *arguments: Any) -> None:
+        if self.is_attached and self.children:
+            method(self, *arguments)
+
+    return do
 
 
 class Column(Vertical):
@@ -60,12 +72,14 @@ class Column(Vertical):
         self._host = host
         self.show_name()
 
+    @_while_shown
     def show_name(self) -> None:
         """Show the model's name, which may be known only once it is loaded."""
         quantization = self._host.header.quantization if self._host.header is not None else ""
         name = " · ".join(filter(None, (self._host.name, quantization)))
         self.query_one(".model", Static).update(harmless(name).replace("\n", " "))
 
+    @_while_shown
     def say(self, text: str) -> None:
         """Show a line below the conversation."""
         self._said = time.monotonic()
@@ -77,6 +91,7 @@ class Column(Vertical):
         """Say so."""
         self.say("waits until the left one has answered")
 
+    @_while_shown
     def reply_began(self, reply: Reply) -> None:
         """Show the question and the beginning of the reply."""
         asked = reply.path[-1]
@@ -84,21 +99,25 @@ class Column(Vertical):
             self.transcript.append(Entry(asked.id, "user", asked.content, YOU))
         self.transcript.append(Entry(reply.message_id, "reply", "", harmless(self._host.name), streaming=True))
 
+    @_while_shown
     def reply_changed(self, reply: Reply) -> None:
         """Say what it does."""
         self.show_name()
         self.say(f"{reply.status} …")
 
+    @_while_shown
     def reply_wrote(self, reply: Reply, text: str) -> None:
         """Show more of it."""
         self.transcript.extend_text(reply.message_id, text)
         if time.monotonic() - self._said >= SAY_SECONDS:
             self.say(f"writing … {reply.tokens_per_second:.1f} tok/s")
 
+    @_while_shown
     def reply_folded(self, reply: Reply) -> None:
         """Mark that the model sees less."""
-        self.transcript.change(reply.message_id, note=f"without the first {reply.folded} messages: the context is full")
+        self.transcript.change(reply.message_id, note=marker(reply.folded))
 
+    @_while_shown
     def reply_ended(self, reply: Reply) -> None:
         """Show it as a whole, and how fast it was; a question without an answer is not shown any more."""
         self.show_name()
@@ -109,7 +128,8 @@ class Column(Vertical):
                 self.transcript.remove(number)
             self.say(problem or "stopped before the first word")
             return
-        self.transcript.change(reply.message_id, streaming=False)
+        note = marker(reply.folded) if reply.folded else ""
+        self.transcript.change(reply.message_id, note=note, streaming=False)
         self.say(f"interrupted: {problem}" if problem else _stats(reply))
 
     def reply_crashed(self, error: Exception) -> None:
@@ -119,11 +139,14 @@ class Column(Vertical):
 
 def _stats(reply: Reply) -> str:
     finished = reply.finished
-    facts = [ENDED_EARLY.get(finished.reason), f"{finished.completion_tokens:,} tokens"]
+    facts = [
+        ENDED_EARLY.get(finished.reason),
+        f"{finished.completion_tokens:,} token{'' if finished.completion_tokens == 1 else 's'}",
+    ]
     if finished.tokens_per_second:
         facts.append(f"{finished.tokens_per_second:.1f} tok/s")
     if finished.time_to_first_token is not None:
-        facts.append(f"{finished.time_to_first_token:.2f} s to the first")
+        facts.append(f"first after {finished.time_to_first_token:.2f} s")
     return " · ".join(filter(None, facts))
 
 
@@ -157,7 +180,7 @@ class CompareScreen(Page):
         self.summarize(HOW)
         path = self.app.chat.path
         for place in PLACES:
-            self._column(place).transcript.show(entries(path))
+            self._column(place).transcript.show(entries(path, folded=self.app.chat.folded))
         self._column("left").begin(self.app.host)
         self._column("right").say("Ctrl+O chooses the second model")
         self._sampling = self.app.chat_settings().sampling
@@ -228,12 +251,13 @@ class CompareScreen(Page):
 
     def on_composer_submitted(self, event: Composer.Submitted) -> None:
         """Ask both."""
-        comparison, composer = self.comparison, self.query_one(Composer)
-        if comparison is None:
-            self.action_choose()
-        elif not self._is_busy():
+        comparison = self.comparison
+        if comparison is None or self._is_busy():
+            self.query_one(Composer).put_back(event.text)
+            if comparison is None:
+                self.action_choose()
+        else:
             task = comparison.ask(self.app.chat.ensure(), event.text)
-            composer.clear()
             self.run_worker(self._follow(task, event.text), group="asking")
 
     async def _follow(self, task: "asyncio.Task[bool]", text: str) -> None:
