@@ -86,6 +86,11 @@ def toasts(app: KoalaApp) -> list[str]:
     return [notification.message for notification in app._notifications]
 
 
+async def told(app: KoalaApp, text: str) -> None:
+    """Wait until a toast says this."""
+    await until(lambda: any(text in toast for toast in toasts(app)))
+
+
 def said(app: KoalaApp) -> list[tuple[str, str]]:
     """What the store holds of the open chat: role and content."""
     return [(message.role, message.content) for message in app.store.path(app.chat_id)]

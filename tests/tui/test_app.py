@@ -22,7 +22,7 @@ from tests.tui.conftest import (
     shown,
     state,
     texts,
-    toasts,
+    told,
     until,
     writing,
 )
@@ -183,7 +183,7 @@ async def test_what_is_typed_while_the_model_writes_stays():
         await send(pilot, "next")
         await pilot.pause()
         assert composed(app) == "next" and texts(app, "user") == ["first"]
-        assert any("still being answered" in toast for toast in toasts(app))
+        await told(app, "still being answered")
         await pilot.press("escape")
         await answered(pilot)
         await pilot.press("enter")
@@ -227,7 +227,7 @@ async def test_new_chat_while_the_model_writes_and_the_reply_goes_on():
         assert state(app) == "writing in another chat"
         await until(lambda: not busy(app))
         assert app.store.path(first)[-1].content == "word " * 60
-        assert any("the reply is there" in toast for toast in toasts(app))
+        await told(app, "the reply is there")
         app.open_chat(first)
         assert texts(app, "reply") == ["word " * 60]
 
@@ -306,7 +306,7 @@ async def test_hostile_text_is_shown_and_changes_nothing():
         assert "\x1b" not in shows and "\x07" not in shows and "\u202e" not in shows
         assert shows.count("␛[31mred␛]0;owned␇ [bold]tag[/bold] <b>html</b> ⟦RLO⟧evil") == 3, "as title, too"
         assert said(app)[-1][1] == HOSTILE, "the model gets its own words back unchanged"
-        assert "Fake [b]Koala␛[31m" in shows
+        await until(lambda: "Fake [b]Koala␛[31m" in screen_text(app))
         assert "␛[31mred" in shows.splitlines()[1][:30], "in the list of chats, too"
 
 
@@ -433,7 +433,7 @@ async def test_a_reply_of_a_window_that_was_killed_becomes_partial(tmp_path):
         assert shown(app, "reply")[0].note == "being written in another window"
         await send(pilot, "and?")
         await pilot.pause()
-        assert any("another window is writing" in toast for toast in toasts(app))
+        await told(app, "another window is writing")
         store.interrupted(silence=0)
         await until(lambda: shown(app, "reply")[0].note == "interrupted · Ctrl+G continues it")
 

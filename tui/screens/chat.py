@@ -212,7 +212,7 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def count_tokens(self) -> None:
         """Find out how much of the context the chat takes."""
-        self.run_worker(self._count_tokens(), group="count", exclusive=True)
+        self.run_worker(self._count_tokens, group="count", exclusive=True)
 
     async def _count_tokens(self) -> None:
         chat, engine = self.app.chat, self.app.host.running

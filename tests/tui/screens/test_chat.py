@@ -16,6 +16,7 @@ from tests.tui.conftest import (
     state,
     texts,
     toasts,
+    told,
     until,
     writing,
 )
@@ -115,7 +116,8 @@ async def test_another_reply_is_a_sibling_and_one_can_switch():
     async with app.run_test() as pilot:
         await pilot.press("ctrl+r")
         await pilot.pause()
-        assert not shown(app) and any("nothing to answer" in toast for toast in toasts(app))
+        await told(app, "nothing to answer")
+        assert not shown(app)
         await send(pilot, "question")
         await answered(pilot)
         await pilot.press("ctrl+r")
@@ -220,7 +222,7 @@ async def test_open_pin_rename_delete_and_undo_with_keys():
         await until(lambda: "Renam" in screen_text(app) or app.store.chat(two).title != "two")
         await pilot.press("ctrl+b", "ctrl+b", "d")
         await until(lambda: app.deleted)
-        assert any("ctrl+z" in toast.lower() for toast in toasts(app))
+        await told(app, "Ctrl+Z brings it back")
 
 
 async def test_rename_with_f2_and_with_a_command():
@@ -294,7 +296,7 @@ async def test_what_is_typed_after_a_slash_is_offered_and_completed():
         app.screen_of_chats.composer.fill("/unk")
         await pilot.press("enter")
         await pilot.pause()
-        assert any("no command /unk" in toast for toast in toasts(app)) and composed(app) == "/unk"
+        await told(app, "no command /unk") and composed(app) == "/unk"
         app.screen_of_chats.composer.fill("//unk")
         await pilot.press("enter")
         await answered(pilot)
@@ -326,9 +328,9 @@ async def test_settings_of_a_chat_by_command():
         await send(pilot, "/preset short")
         assert app.chat_settings().system == "Be brief." and "short" in screen_text(app)
         await send(pilot, "/preset long")
-        assert any("there are short" in toast for toast in toasts(app))
+        await told(app, "there are short")
         await send(pilot, "/set warmth=1")
-        assert any("temperature" in toast and "no setting" in toast for toast in toasts(app))
+        await told(app, "there is no setting 'warmth=1'")
         chat = app.chat_id
         await pilot.press("ctrl+n")
         assert app.chat_settings() == app.defaults
@@ -352,7 +354,7 @@ async def test_themes_are_changed_and_remembered():
         await send(pilot, "/theme koala-light")
         assert app.theme == "koala-light"
         await send(pilot, "/theme plaid")
-        assert any("no theme 'plaid'" in toast for toast in toasts(app))
+        await told(app, "no theme 'plaid'")
     assert echo().theme == "koala-light"
     assert echo(options={"config": Config(theme="nord")}).theme == "nord"
 
@@ -402,7 +404,7 @@ async def test_files_that_are_no_text_are_refused_with_a_sentence(tmp_path):
         for name, said_ in (("a.bin", "is no text file"), ("big.txt", "takes files of up to"), ("gone", "no file")):
             app.screen_of_chats.composer.fill(f"/file {tmp_path / name}")
             await pilot.press("enter")
-            await until(lambda said_=said_: any(said_ in toast for toast in toasts(app)))
+            await told(app, said_)
         assert composed(app) == ""
 
 
