@@ -109,9 +109,63 @@ class LocalEngine:
         if self._worker is not None:
             await self._worker.close()
 
+    async def _answer(self, reply: "_Reply") -> AsyncIterator[Event]:
+        """Wait for the reply's turn, then pass its events on."""
+        self._line.join(reply.wake)
+        try:
+            said = 0
+            while (ahead := self._line.ahead(reply.wake)) and not reply.stopped:
+                reply.wake.clear()
+                if ahead != said:
+                    said = ahead
+                    yield Queued(ahead)
+                else:
+                    await reply.wake.wait()
+            last = reply.cancelled()
+            async with aclosing(self._generate(reply)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        last = event
+                    else:
+                        yield event
+        finally:
+            self._line.leave(reply.wake)
+        yield last  # the turn is over, also for those who read no further
+
+    async def _generate(self, reply: "_Reply") -> AsyncIterator[Event]:
+        """Have the worker answer, loading the model before where that is needed."""
+        loading = self._load()
+        loading.add_done_callback(lambda _: reply.wake.set())
+        while not loading.done() and not reply.stopped:
+            reply.wake.clear()
+            await reply.wake.wait()
+        if reply.stopped:
+            return
+        worker = _worker_of(loading)
+        if self._announced is not self._loaded:
+            self._announced = self._loaded
+            yield self.loaded
+        request = reply.request = worker.ask(
+            "generate", messages=reply.messages, sampling=asdict(reply.sampling), folded=reply.folded
+        )
+        event: Event | None = None
+        try:
+            if reply.stopped:
+                request.stop()
+            while not isinstance(event, Finished):
+                event = await request.next()
+                yield event
+        finally:
+            reply.request = None
+            if not isinstance(event, Finished):
+                request.stop()
+            request.close()
+
     async def _ready(self) -> WorkerProcess:
         """Return the worker with the model in it, loaded anew where it has died."""
-        return await asyncio.shield(self._load())
+        loading = self._load()
+        await asyncio.wait([loading])
+        return _worker_of(loading)
 
     def _load(self) -> "asyncio.Task[WorkerProcess]":
         """Return the task that loads the model, or has loaded it; whoever waits for it may leave without ending it."""
@@ -143,15 +197,21 @@ class LocalEngine:
         return worker
 
 
+def _worker_of(loading: "asyncio.Task[WorkerProcess]") -> WorkerProcess:
+    if loading.cancelled():
+        raise EngineError("the engine is closed")
+    return loading.result()
+
+
 class LocalStream:
-    """The `Stream` of one reply; it takes its place in the line when it is first read."""
+    """The `Stream` of one reply; it takes its place in the line when it is first read.
+
+    A stream that nobody holds any more ends by itself, so what runs must not hold it: that is the `_Reply`.
+    """
 
     def __init__(self, engine: LocalEngine, messages: list[Message], sampling: Sampling, folded: int) -> None:
-        self._engine, self._messages, self._sampling, self._folded = engine, messages, sampling, folded
-        self._stopped = False
-        self._wake = asyncio.Event()  # something happened while no event of the worker was waited for
-        self._request: Request | None = None
-        self._events = self._run()
+        self._reply = _Reply(messages, sampling, folded)
+        self._events = engine._answer(self._reply)
 
     def __aiter__(self) -> "LocalStream":
         return self
@@ -161,10 +221,7 @@ class LocalStream:
 
     def stop(self) -> None:
         """End the reply, also while it waits for its turn or for the model; a Finished still comes."""
-        self._stopped = True
-        self._wake.set()
-        if self._request is not None:
-            self._request.stop()
+        self._reply.stop()
 
     async def aclose(self) -> None:
         """Leave the stream, which stops the reply. One that somebody else is reading closes with a Finished."""
@@ -172,55 +229,22 @@ class LocalStream:
         if not self._events.ag_running:
             await self._events.aclose()
 
-    async def _run(self) -> AsyncIterator[Event]:
-        line = self._engine._line
-        line.join(self._wake)
-        try:
-            said = 0
-            while (ahead := line.ahead(self._wake)) and not self._stopped:
-                self._wake.clear()
-                if ahead != said:
-                    said = ahead
-                    yield Queued(ahead)
-                else:
-                    await self._wake.wait()
-            async with aclosing(self._answer()) as events:
-                async for event in events:
-                    yield event
-        finally:
-            line.leave(self._wake)
 
-    async def _answer(self) -> AsyncIterator[Event]:
-        engine = self._engine
-        loading = engine._load()
-        loading.add_done_callback(lambda _: self._wake.set())
-        while not loading.done() and not self._stopped:
-            self._wake.clear()
-            await self._wake.wait()
-        if self._stopped:
-            yield self._cancelled()
-            return
-        worker = loading.result()
-        if engine._announced is not engine._loaded:
-            engine._announced = engine._loaded
-            yield engine.loaded
-        request = self._request = worker.ask(
-            "generate", messages=self._messages, sampling=asdict(self._sampling), folded=self._folded
-        )
-        finished = False
-        try:
-            if self._stopped:
-                request.stop()
-            while not finished:
-                event = await request.next()
-                finished = isinstance(event, Finished)
-                yield event
-        finally:
-            self._request = None
-            if not finished:
-                request.stop()
-            request.close()
+class _Reply:
+    """What is asked, whether it is to stop, and how to tell whoever is at work on it."""
 
-    def _cancelled(self) -> Finished:
+    def __init__(self, messages: list[Message], sampling: Sampling, folded: int) -> None:
+        self.messages, self.sampling, self.folded = messages, sampling, folded
+        self.stopped = False
+        self.wake = asyncio.Event()  # something has happened while no event of the worker was waited for
+        self.request: Request | None = None
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.wake.set()
+        if self.request is not None:
+            self.request.stop()
+
+    def cancelled(self) -> Finished:
         """Return the end of a reply that the engine never took up."""
-        return Finished("cancelled", self._sampling.seed or 0, None, 0, 0, 0, 0.0, 0.0, None, folded=self._folded)
+        return Finished("cancelled", self.sampling.seed or 0, None, 0, 0, 0, 0.0, 0.0, None, folded=self.folded)

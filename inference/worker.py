@@ -32,12 +32,17 @@ if TYPE_CHECKING:
     from .llama_model import LlamaModel
 
 ENDING_SECONDS = 4.0
+# How often a compute thread looks whether the others have arrived before it gives its core away. OpenMP's own number
+# makes it spin for milliseconds: where anything else runs on the machine, that is most of the time of a token.
+SPINS = "500"
 
 
 def main() -> None:
     """Serve requests until stdin closes."""
     # Ctrl+C in a terminal reaches every process of the group; this one ends when its parent does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when llama.cpp is imported
     # llama.cpp and its backends write to stdout and stderr as they please. The events get a private descriptor;
     # everything else goes to stderr, which the parent keeps in case the process dies.
     out = os.fdopen(os.dup(1), "wb", buffering=0)

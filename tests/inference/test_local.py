@@ -225,6 +225,23 @@ async def test_stop_while_the_model_is_loaded_again(start, tmp_path):
     assert isinstance(events[0], Loaded) and events[-1].reason == "stop", "the loading went on"
 
 
+async def test_closing_the_engine_while_it_loads_or_answers_is_a_sentence(start, tmp_path):
+    script = {"deltas": ["a"], "delay": 60, "die_after": 1, "marker": str(tmp_path / "died"), "load_delay": 0.3}
+    engine = await start(command=fake_worker(**script))
+    stream = engine.generate(asked("x"), GREEDY)
+    await anext(stream)
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match="was killed"):
+        await anext(stream)
+    waiting = [asyncio.create_task(anext(engine.generate(asked("x"), GREEDY)))]
+    waiting.append(asyncio.create_task(engine.count_tokens(asked("x"))))
+    await asyncio.sleep(0.05)
+    await engine.close()
+    for task in waiting:
+        with pytest.raises(EngineError, match="closed"):
+            await task
+
+
 async def test_closing_a_stream_that_somebody_reads_ends_it(start):
     engine = await start(command=fake_worker(deltas=["a"], delay=60))
     stream = engine.generate(asked("x"), GREEDY)
@@ -233,6 +250,21 @@ async def test_closing_a_stream_that_somebody_reads_ends_it(start):
     await asyncio.sleep(0)
     await stream.aclose()
     assert (await reading).reason == "cancelled"
+
+
+async def test_a_stream_that_is_read_no_further_keeps_nobody_waiting(start):
+    engine = await start(command=fake_worker(deltas=["a", "b"], delay=60))
+
+    async def begin(kind):
+        stream = engine.generate(asked("x"), GREEDY)
+        async for event in stream:
+            if isinstance(event, Delta | PromptProgress):
+                stream.stop()
+            if isinstance(event, kind):
+                return
+
+    for kind in (PromptProgress, Finished, PromptProgress):
+        await asyncio.wait_for(begin(kind), 10)
 
 
 async def test_tokens_are_counted_while_a_reply_is_written(start):

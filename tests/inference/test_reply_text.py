@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ texts = st.text(alphabet="\nUAser: #ä🐨x", max_size=60)
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     """Cut the bytes at these places into pieces, as tokens do."""
     edges = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def before_stops(text: str) -> str:
