@@ -83,6 +83,10 @@ class Composer(TextArea):
         self.replace(before + text, start, end, maintain_selection_offset=False)
         self.history.checkpoint()
 
+    def on_resize(self) -> None:
+        """Keep the cursor in sight when the field grows."""
+        self.scroll_cursor_visible()
+
     def get_line(self, line_index: int) -> "Text":
         """Return a line as it is drawn: control characters, whatever put them there, as visible symbols."""
         line = super().get_line(line_index)

@@ -70,7 +70,9 @@ class EmptyState(VerticalScroll, can_focus=False):
         self._draw()
 
     def _draw(self) -> None:
-        greeting, width = self._greeting, min(MOST_CELLS, self.size.width - 4)
+        if not self.size.width:
+            return  # its size comes later, and then this
+        greeting, width = self._greeting, max(20, min(MOST_CELLS, self.size.width - 4))
         parts = [
             Content.styled(KOALA_FACE, "bold $primary"),
             Content.styled(harmless(greeting.name)[:60], "bold"),
@@ -79,8 +81,8 @@ class EmptyState(VerticalScroll, can_focus=False):
         ]
         if greeting.details:
             parts[1] = Content.assemble(parts[1], "\n", (harmless(greeting.details), "$foreground-muted"))
-        if greeting.honesty and width > 0:
-            lines = wrap(harmless(greeting.honesty), max(20, width))
+        if greeting.honesty:
+            lines = wrap(harmless(greeting.honesty), width)
             longest = max(map(len, lines))
             parts.append(Content.styled("\n".join(line.ljust(longest) for line in lines), "$foreground-muted"))
         self._text.update(Content("\n\n").join(parts))

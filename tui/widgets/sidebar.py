@@ -47,12 +47,11 @@ class ChatList(ScrollView, can_focus=True):
         overflow-x: hidden;
         & > .chat-list--heading { color: $foreground-muted; }
         & > .chat-list--chat { color: $foreground; }
-        & > .chat-list--open { color: $primary; text-style: bold; }
+        & > .chat-list--open { color: $primary; background: $panel; text-style: bold; }
         & > .chat-list--mark { color: $accent; }
-        & > .chat-list--cursor { background: $panel; }
-        &:focus > .chat-list--cursor { background: $primary 25%; }
-        &:nocolor:focus > .chat-list--cursor { text-style: reverse; }
-        &:ansi:focus > .chat-list--cursor { text-style: reverse; }
+        & > .chat-list--cursor { background: $primary 25%; }
+        &:nocolor > .chat-list--cursor { text-style: reverse; }
+        &:ansi > .chat-list--cursor { text-style: reverse; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -136,6 +135,8 @@ class ChatList(ScrollView, can_focus=True):
         self._rows = list(_with_headings(self._chats, date.today()))
         width = self.size.width
         self.virtual_size = Size(width, len(self._rows))
+        if self._index() < 0:
+            self._cursor = next((row.id for row in self._rows if not isinstance(row, str)), None)
         self.refresh()
 
     # ---- drawing
@@ -163,20 +164,21 @@ class ChatList(ScrollView, can_focus=True):
             content = Content(row).stylize(self.get_visual_style("chat-list--heading"))
         else:
             content = self._chat_line(row, width)
-            if row.id == self._cursor:
+            if row.id == self._cursor and self.has_focus:
                 look = self.get_visual_style("chat-list--cursor")
                 content = content.stylize(Style(background=look.background, reverse=look.reverse))
         return Strip(content.render_segments(base), content.cell_length).adjust_cell_length(width, base.rich_style)
 
     def _chat_line(self, chat: Chat, width: int) -> Content:
         is_open = chat.id == self.open_id
-        mark = self._mark(chat)
-        style: Style = self.get_visual_style("chat-list--open" if is_open else "chat-list--chat")
         title = Content(harmless(chat.title or chat.draft).replace("\n", " ").strip() or UNTITLED)
-        title = title.truncate(max(1, width - 4), ellipsis=True, pad=True).stylize(style)
-        edge = Content("▎ " if is_open else "  ").stylize(self.get_visual_style("chat-list--open"))
-        return Content.assemble(
-            edge, title, Content(f"{mark or ' '} ").stylize(self.get_visual_style("chat-list--mark"))
+        title = title.truncate(max(1, width - 4), ellipsis=True, pad=True)
+        mark = Content(f"{self._mark(chat) or ' '} ")
+        line = Content("▎ " if is_open else "  ") + title
+        line = line.stylize(self.get_visual_style("chat-list--open" if is_open else "chat-list--chat"))
+        ground = self.get_visual_style("chat-list--open").background if is_open else None
+        return line + mark.stylize(
+            Style(foreground=self.get_visual_style("chat-list--mark").foreground, background=ground)
         )
 
     def _mark(self, chat: Chat) -> str:
@@ -202,11 +204,6 @@ class ChatList(ScrollView, can_focus=True):
         self._cursor = self._rows[index].id
         self.scroll_to_region(Region(0, max(0, index - 1), 1, 3), animate=False)
         self.refresh()
-
-    def on_focus(self) -> None:
-        """Begin at the chat that is open."""
-        if self._index() < 0:
-            self._go(0, 1)
 
     def action_move(self, step: int) -> None:
         """Go to the chat above or below."""

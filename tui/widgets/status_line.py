@@ -21,6 +21,7 @@ SIGNS = {
     "closing": "◌",
 }
 GAP = 3
+SHORTEST_NAME = 8
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,16 @@ class StatusLine(Widget):
         }
         shown: dict[str, Content] = {}
         replaces = {"meter": "context", "quantization": "model"}
-        for name, content in places.items():  # the most important first
+        for name, content in places.items():  # the most important first; where one does not fit, no later one is shown
             if content is None or not content.plain:
                 continue
             slot = replaces.get(name, name)
             candidate = {**shown, slot: content}
-            if sum(part.cell_length for part in candidate.values()) + GAP * (len(candidate) - 1) <= room:
-                shown = candidate
-            elif name == "model" and room > 8:
-                shown = {slot: content.truncate(room, ellipsis=True)}
+            if sum(part.cell_length for part in candidate.values()) + GAP * (len(candidate) - 1) > room:
+                if name == "model" and room > SHORTEST_NAME:
+                    shown = {slot: content.truncate(room, ellipsis=True)}
+                break
+            shown = candidate
         order = ("speed", "first token", "context", "memory", "model")
         return [shown[name] for name in order if name in shown]
 
