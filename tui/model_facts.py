@@ -93,7 +93,7 @@ def _memory_lines(row: ModelRow, options: LoadOptions | None, memory: Memory | N
         ("KV cache", memory_text(needed.kv), f"{decided.n_ctx:,} tokens, {decided.kv_type}"),
         ("working room", memory_text(needed.total - needed.weights - needed.kv), ""),
     ]
-    whole = f": {memory_text(needed.total)}" + (f" of {memory_text(memory.available)} free" if memory else "")
+    whole = f": needs {memory_text(needed.total)}" + (f", {memory_text(memory.available)} free" if memory else "")
     lines = [Content.assemble((VERDICTS[fit.verdict], f"bold {FIT_COLOURS[fit.verdict]}"), whole)]
     lines += [
         Content.assemble((f"  {name:<13}", "$foreground-muted"), f"{size:>8}", (f"  {note}", "$foreground-muted"))

@@ -139,14 +139,14 @@ class Column(Vertical):
 
 def _stats(reply: Reply) -> str:
     finished = reply.finished
+    first, tokens = finished.time_to_first_token, finished.completion_tokens
     facts = [
         ENDED_EARLY.get(finished.reason),
-        f"{finished.completion_tokens:,} token{'' if finished.completion_tokens == 1 else 's'}",
+        f"{finished.tokens_per_second:.1f} tok/s" if finished.tokens_per_second else None,
+        f"{1000 * first:.0f} ms to first" if first is not None and first < 1 else None,
+        f"{first:.1f} s to first" if first is not None and first >= 1 else None,
+        f"{tokens:,} token{'' if tokens == 1 else 's'}",
     ]
-    if finished.tokens_per_second:
-        facts.append(f"{finished.tokens_per_second:.1f} tok/s")
-    if finished.time_to_first_token is not None:
-        facts.append(f"first after {finished.time_to_first_token:.2f} s")
     return " · ".join(filter(None, facts))
 
 

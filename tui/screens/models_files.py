@@ -67,7 +67,7 @@ class FilesPane(Vertical):
             with VerticalScroll(id="side", can_focus=False):
                 yield Static(id="details")
                 with Vertical(id="load-options"):
-                    yield Static("Load options", classes="section")
+                    yield Static(id="options-of", classes="section", markup=False)
                     yield Form(LOAD_SETTINGS, self.app.host.options, id="load", classes="-one-column")
                     with Horizontal(classes="buttons"):
                         yield button("Load", id="load-it", classes="-main")
@@ -155,6 +155,7 @@ class FilesPane(Vertical):
         if row is not None:
             details = describe(row, self._options(), self._memory, gpu=self._gpu)
         self.query_one("#details", Static).update(details)
+        self.query_one("#options-of", Static).update(f"Load options of {row.name}" if row else "Load options")
 
     def _options(self) -> LoadOptions | None:
         return self.query_one("#load", Form).read()

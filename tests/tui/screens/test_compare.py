@@ -84,7 +84,9 @@ async def test_both_answer_and_the_chat_goes_on_with_the_left_one():
         await pilot.pause()
         assert said(screen, "left") == ["Who are you?", "I am left. **Hi**"]
         assert said(screen, "right") == ["Who are you?", "I am right. **Hi**"]
-        assert "2 tokens · 20.0 tok/s" in stats(screen, "left") and "2 tokens" in stats(screen, "right")
+        assert stats(screen, "left") == "20.0 tok/s · 100 ms to first · 2 tokens" and "2 tokens" in stats(
+            screen, "right"
+        )
         text = screen_text(app)
         assert text.count("left [b]model[/]") == 2 and text.count("right [b]model[/]") == 2
         await pilot.press("escape")

@@ -126,7 +126,7 @@ async def test_arrows_move_the_selection_and_the_details_follow(folder):
         filter_field(app).value = "koala-7b"
         await pilot.pause()
         text = screen_text(app)
-        assert "KV cache" in text and "of 9.0 GB free" in text and "its own template" in text
+        assert "KV cache" in text and ", 9.0 GB free" in text and "its own template" in text
 
 
 async def test_a_click_loads(folder):

@@ -80,6 +80,8 @@ def _colour(colour: Color | None, names: dict[str, str]) -> str:
 
 def _colour_names(app: App) -> dict[str, str]:
     """Return the names of the theme's colours by their values; what lets its ground shine through has several."""
+    if app.current_theme.ansi:
+        return {}  # its colours have names already
     variables = app.get_css_variables()
     grounds = [TextualColor.parse(variables[name]) for name in ("background", "surface", "panel")]
     names: dict[str, str] = {}
