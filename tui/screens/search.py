@@ -72,13 +72,16 @@ class SearchScreen(Dialog[None]):
         except StoreError as error:
             self._say(str(error))
             return
-        self._hits = hits
+        more = len(hits) == LIMIT
+        said = {hit.chat_id for hit in hits if hit.message_id is not None}
+        # Most titles are the first words of the chat, which are found as such.
+        hits = self._hits = [hit for hit in hits if hit.message_id is not None or hit.chat_id not in said]
         options = self.query_one(OptionList)
         options.clear_options()
         options.add_options([Option(_lines(hit)) for hit in hits])
         if hits:
             options.highlighted = 0
-        count = f"the best {LIMIT}" if len(hits) == LIMIT else f"{len(hits)} found" if len(hits) != 1 else "1 found"
+        count = f"the best {len(hits)}" if more else f"{len(hits)} found"
         self._say(f"{count} · ↑↓ choose · Enter opens · Esc leaves" if text.strip() else "Esc leaves")
 
     def _say(self, text: str) -> None:
