@@ -173,9 +173,16 @@ def _store(arguments: argparse.Namespace, config: "Config") -> "Iterator[Store]"
 
 def _chat_number(arguments: argparse.Namespace, store: "Store") -> int | None:
     """Return the number of the chat to open, None for a new one."""
+    from .store import StoreError
+
     if arguments.go_on:
         latest = max(store.chats(), key=lambda chat: chat.updated, default=None)
         return latest.id if latest is not None else None
+    if arguments.chat is not None:
+        try:
+            store.chat(arguments.chat)
+        except StoreError as error:
+            raise InputError(f"{error}; koala-tui --chat lists them") from error
     return arguments.chat
 
 
