@@ -15,20 +15,20 @@ import llama_cpp as C
 
 from .errors import EngineError, InputError
 from .events import Loaded
-from .load_options import KV_TYPES, LoadOptions
-from .machine import usable_cores
+from .fit import CPU_CHUNK, GPU_CHUNK
+from .load_options import LoadOptions
 from .sampling import Sampling
 
-DEFAULT_CONTEXT = 4096
-# The prompt goes in by chunks of a fixed size: arithmetic, and so a reply, must not depend on timing.
-# Some GPUs cannot be stopped within a chunk.
-CPU_CHUNK, GPU_CHUNK = 128, 256
 PENALTY_WINDOW = 64
 INFO, WARNING, ERROR = 2, 3, 4  # the levels of ggml.h; the comments in llama-cpp-python number them otherwise
-QUANTIZED_KV_TYPES = tuple(kind for kind in KV_TYPES if kind.startswith("q"))
 FLASH_ATTENTION = {None: -1, False: 0, True: 1}
 OUT_OF_GPU_MEMORY = r"(?i)out of memory|failed to allocate \w*(CUDA|Vulkan|Metal|SYCL|ROCm|HIP)|OutOfDeviceMemory"
 _C_LIBRARY = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+
+
+def has_gpu() -> bool:
+    """Tell whether llama.cpp can put layers on a GPU here."""
+    return bool(C.llama_supports_gpu_offload())
 
 
 class Log:
@@ -64,9 +64,9 @@ class Log:
 class LlamaModel:
     """A loaded model, its vocabulary, and the token ids whose keys and values its context holds (`context_ids`).
 
-    `options` say how it runs; what they leave open is chosen here. `abort` are two bytes, the second of them zero: as
-    long as the first is not zero, evaluations end early. `turn_ends` are tokens with which the model ends a reply
-    besides those that llama.cpp knows of.
+    `options` say how it runs, and leave nothing open but flash attention, where None has llama.cpp choose. `abort` are
+    two bytes, the second of them zero: as long as the first is not zero, evaluations end early. `turn_ends` are tokens
+    with which the model ends a reply besides those that llama.cpp knows of.
 
     Raises:
         InputError: llama.cpp cannot load the file, or not with these options.
@@ -77,7 +77,7 @@ class LlamaModel:
         C.llama_backend_init()
         self._load(path, options)
         self._open(path, options, abort)
-        self.turn_ends: frozenset[int] = frozenset()
+        self.turn_ends: set[int] = set()
         self.context_ids: list[int] = []
 
         self._nfkc = self._metadata("koala.text_nfkc") == "true"
@@ -93,12 +93,14 @@ class LlamaModel:
     def _load(self, path: str, options: LoadOptions) -> None:
         """Load the weights and the vocabulary."""
         parameters = C.llama_model_default_params()
-        wanted = options.n_gpu_layers if options.n_gpu_layers is not None else -1
-        self.n_gpu_layers = parameters.n_gpu_layers = wanted if C.llama_supports_gpu_offload() else 0
-        self.mmap = parameters.use_mmap = options.mmap is not False and bool(C.llama_supports_mmap())
+        self.n_gpu_layers = parameters.n_gpu_layers = options.n_gpu_layers if has_gpu() else 0
+        self.mmap = parameters.use_mmap = options.mmap and bool(C.llama_supports_mmap())
         self._model = C.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise InputError(f"llama.cpp cannot load {path}: {self._reason(options)}")
+            raise InputError(f"llama.cpp cannot load {path}: {self._reason()}")
+        layers = C.llama_model_n_layer(self._model) + 1  # the output counts as one
+        if not 0 <= self.n_gpu_layers <= layers:
+            self.n_gpu_layers = layers
         self._vocab = C.llama_model_get_vocab(self._model)
         self.n_vocab = C.llama_vocab_n_tokens(self._vocab)
         if not self.n_vocab or C.llama_vocab_type(self._vocab) == C.LLAMA_VOCAB_TYPE_NONE:
@@ -112,17 +114,11 @@ class LlamaModel:
     def _open(self, path: str, options: LoadOptions, abort: ctypes.Array) -> None:
         """Open the context that the model reads and writes in."""
         self.n_ctx_train = C.llama_model_n_ctx_train(self._model)
-        self.n_threads = options.n_threads or usable_cores()
+        self.n_threads, self.kv_type, flash = options.n_threads, options.kv_type, options.flash_attention
+        # A fixed number: arithmetic, and so a reply, must not depend on timing. Some GPUs cannot be stopped within it.
         self.chunk = GPU_CHUNK if self.n_gpu_layers else CPU_CHUNK
-        self.kv_type = options.kv_type or "f16"
-        quantized = self.kv_type in QUANTIZED_KV_TYPES
-        if quantized and options.flash_attention is False:
-            raise InputError(
-                f"a KV cache of the type {self.kv_type} needs flash attention; switch it on, or choose kv_type=f16"
-            )
-        flash = True if quantized else options.flash_attention
         context = C.llama_context_default_params()
-        context.n_ctx = options.n_ctx or min(self.n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        context.n_ctx = options.n_ctx
         context.n_batch = context.n_ubatch = self.chunk
         context.n_threads = context.n_threads_batch = self.n_threads
         context.type_k = context.type_v = getattr(C, f"GGML_TYPE_{self.kv_type.upper()}")
@@ -136,7 +132,7 @@ class LlamaModel:
         self._context = C.llama_init_from_model(self._model, context)
         if not self._context:
             raise InputError(
-                f"llama.cpp cannot open a context of {context.n_ctx:,} tokens for {path}: {self._reason(options)}; "
+                f"llama.cpp cannot open a context of {context.n_ctx:,} tokens for {path}: {self._reason()}; "
                 "try a smaller one (n_ctx)"
             )
         if C.llama_pooling_type(self._context) > C.LLAMA_POOLING_TYPE_NONE:
@@ -147,7 +143,7 @@ class LlamaModel:
         self._memory = C.llama_get_memory(self._context)
         self._batch = C.llama_batch_init(self.chunk, 0, 1)
 
-    def _reason(self, options: LoadOptions) -> str:
+    def _reason(self) -> str:
         """Return why llama.cpp failed, with a hint where a GPU was too small."""
         reason = self.log.reason()
         if self.n_gpu_layers and self.log.has(OUT_OF_GPU_MEMORY):

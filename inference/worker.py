@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import EngineError, InputError
@@ -28,8 +29,11 @@ from .events import Event, Failed, Finished, Folded, PromptIds, to_line
 from .inbox import Inbox
 
 if TYPE_CHECKING:
+    from .events import Loaded
     from .gguf_header import GGUFHeader
     from .llama_model import LlamaModel
+    from .load_options import LoadOptions
+    from .sequence_cache import SequenceCache
 
 ENDING_SECONDS = 4.0
 # How often a compute thread looks whether the others have arrived before it gives its core away. OpenMP's own number
@@ -98,21 +102,29 @@ class Worker:
 
     def load(self, request: int, path: str, options: dict[str, Any]) -> None:
         """Load the model, once, before anything else is asked."""
+        from .builtin_templates import choose_template
+        from .chat_template import ChatTemplate
         from .context_keeper import ContextKeeper
         from .fingerprint import fingerprint
+        from .fit import choose
         from .gguf_header import check_chat_model, read_header
-        from .llama_model import LlamaModel
+        from .llama_model import LlamaModel, has_gpu
         from .load_options import LoadOptions
         from .prompt import PromptEncoder
 
         header, wanted = read_header(path), LoadOptions(**options)
         check_chat_model(header)
-        self.model = LlamaModel(path, wanted, self.inbox.abort)
-        self.template, described = _chat_template(self.model, header, wanted)
-        self.encoder = PromptEncoder(self.template, self.model)
-        loaded = self.model.describe(header.name, described, fingerprint(path))
-        cache = _sequence_cache(loaded, wanted)
-        self.keeper = ContextKeeper(self.model, self.encoder, cache)
+        decided = choose(header, wanted, gpu=has_gpu())
+        if wanted.flash_attention is None and not decided.kv_type.startswith("q"):
+            decided = replace(decided, flash_attention=None)  # llama.cpp knows where it is faster
+        self.model = LlamaModel(path, decided, self.inbox.abort)
+        special = _special_tokens(self.model, header)
+        choice = choose_template(header, self.model.control_ids, wanted.template)
+        self.encoder = PromptEncoder(ChatTemplate(choice.source, self.model.control_ids, special), self.model)
+        self.model.turn_ends = {self.model.control_ids[stop] for stop in choice.stops if stop in self.model.control_ids}
+        self.stops = [stop for stop in choice.stops if stop not in self.model.control_ids]
+        loaded = self.model.describe(header.name, choice.why, fingerprint(path))
+        self.keeper = ContextKeeper(self.model, self.encoder, _sequence_cache(loaded, wanted))
         self.keeper.recall()
         self.send(loaded, request)
 
@@ -141,6 +153,7 @@ class Worker:
             prompt,
             settings,
             folded=folding.folded,
+            stops=self.stops,
             goes_on=bool(messages) and messages[-1]["role"] == "assistant" and bool(messages[-1]["content"].strip()),
             stopped=self.inbox.stopped,
             shorten=folding.shorten,
@@ -160,10 +173,8 @@ class Worker:
             self._handle({"prompt": self.prompt}, **values)
 
 
-def _chat_template(model: "LlamaModel", header: "GGUFHeader", options: Any) -> tuple[Any, str]:
-    """Return the template that conversations are written with, and what it is, in words."""
-    from .chat_template import ChatTemplate
-
+def _special_tokens(model: "LlamaModel", header: "GGUFHeader") -> dict[str, str]:
+    """Return the names that a template has for tokens, and see to it that these count as control tokens."""
     special = {}
     for kind, token in {"bos": model.bos, "eos": model.eos}.items():
         text = model.name(token)
@@ -172,10 +183,10 @@ def _chat_template(model: "LlamaModel", header: "GGUFHeader", options: Any) -> t
         if text and (text in model.control_ids or f"tokenizer.ggml.{kind}_token_id" in header.metadata):
             special[f"{kind}_token"] = text
             model.control_ids[text] = token
-    return ChatTemplate(model.chat_template or "", model.control_ids, special), "the file's own"
+    return special
 
 
-def _sequence_cache(loaded: Any, options: Any) -> Any:
+def _sequence_cache(loaded: "Loaded", options: "LoadOptions") -> "SequenceCache | None":
     """Return the cache for sequences of this model as it runs, or None where none is wanted."""
     import llama_cpp
 
