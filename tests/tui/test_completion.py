@@ -121,7 +121,7 @@ class TestBash:
         assert bash(folder, "--load", "n_c") == ["n_ctx="]
 
     def test_both_arguments_of_export(self, folder):
-        assert bash(folder, "--export", "") == ["markdown", "jsonl", "sharegpt"]
+        assert bash(folder, "--export", "") == ["markdown", "jsonl", "sharegpt", "sharegpt-branches"]
         assert bash(folder, "--export", "jsonl", "no") == ["notes.txt"]
 
     def test_free_text_is_left_alone(self, folder):
