@@ -269,3 +269,21 @@ def test_words_are_written_whole(tmp_path):
         words.add(piece)
     words.end()
     assert out == ["Koala: I ", "am a ", "koala␛[31m. ", "漢" * 50, "\n"]
+
+
+def test_progress_is_whole_lines_and_ctrl_c_ends_the_loading(models):
+    code = (
+        "import asyncio, sys, tui.model_host, tui.plain\n"
+        "from tui.__main__ import main\n"
+        "async def never(target, options): await asyncio.sleep(1000)\n"
+        "tui.model_host.start_engine, tui.plain.PROGRESS_SECONDS = never, 0.05\n"
+        f"sys.exit(main([{str(models['koala'])!r}, '--plain', '--no-save']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout.readline() == "Loading the model, 0 seconds so far.\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
