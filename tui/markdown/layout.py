@@ -6,12 +6,15 @@ look like is not decided here.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .blocks import Block, Code, Heading, Item, ListBlock, Paragraph, Quote, Rule, Run, Runs, Table
 from .cells import Span, cells, chop, wrap
-from .code import TAB, LineColourer, coloured
 
+if TYPE_CHECKING:
+    from .code import LineColourer
+
+TAB = 4
 # Where less than this is left, quotes and lists are not indented any further.
 MIN_WIDTH = 16
 # A table whose columns would be narrower than this is shown as one record a row.
@@ -209,6 +212,8 @@ class CodeLines:
         """Bring the lines up to date with the block, whose first `settled` lines will not change any more."""
         if self._final == len(block.lines):
             return
+        from .code import LineColourer, coloured  # with Pygments, which the first frame does not need
+
         if final:
             self._final = len(block.lines)
             self.lines = _code_header(block, self._width, self._base)

@@ -1,13 +1,15 @@
 """One message of a conversation as lines."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..markdown.blocks import Run
 from ..markdown.cells import cells
 from ..markdown.layout import Action, Line, flow
-from ..markdown.stream import Document, Page
 from ..text import harmless
+
+if TYPE_CHECKING:
+    from ..markdown.stream import Document, Page
 
 TAB = 4
 AVERAGE_OVERHEAD = 3  # lines for speaker, note and the air below, where a height is only estimated
@@ -75,6 +77,8 @@ class EntryLines:
 
     def _read(self) -> None:
         if self._document is None:
+            from ..markdown.stream import Document  # with the parser, which the first frame does not need
+
             self._document = Document()
             self._document.add(harmless(self.entry.text))
         if self.entry.streaming:
@@ -91,6 +95,8 @@ class EntryLines:
         if self.entry.kind == "reply":
             self._read()
             if self._page is None:
+                from ..markdown.stream import Page
+
                 self._page = Page(self._document, self.width)
             changed = len(head) + self._page.update()
             self._body = self._page.lines
