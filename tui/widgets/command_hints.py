@@ -37,7 +37,7 @@ class CommandHints(Static):
                 (usage(each).ljust(width), "bold $secondary"),
                 f"  {each.help}",
                 (f"  {key_names(each, self._keys)}", "$foreground-muted"),
-            ).truncate(max(10, self.container_size.width - 6), ellipsis=True)
+            )
             for each in self.commands[:MOST]
         ]
         if len(self.commands) > MOST:

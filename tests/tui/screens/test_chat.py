@@ -464,3 +464,25 @@ async def test_a_store_that_fails_is_said_once_and_stops_nothing(monkeypatch):
         await send(pilot, "three")
         await answered(pilot, 3)
         assert len(store.path(chat.id)) == 6
+
+
+async def test_the_commands_are_told_in_full_from_the_first_slash_on():
+    app = echo()
+    async with app.run_test(size=(100, 24)) as pilot:
+        await pilot.press("/")
+        await until(lambda: "/help           keys, commands, and facts about the model" in screen_text(app))
+    narrow = echo()
+    async with narrow.run_test(size=(60, 20)) as pilot:
+        await pilot.press("/")
+        await until(lambda: "/help           keys, commands, and facts about th…" in screen_text(narrow))
+
+
+async def test_what_is_said_for_a_moment_does_not_lie_on_what_is_being_typed():
+    app = echo()
+    async with app.run_test(size=(60, 20), notifications=True) as pilot:
+        app.say("a sentence")
+        await until(lambda: "a sentence" in screen_text(app))
+        await pilot.press(*"words")
+        await until(lambda: "│ words" in screen_text(app))
+        (line,) = (number for number, line in enumerate(screen_text(app).splitlines()) if "a sentence" in line)
+        assert line < 10
