@@ -40,11 +40,6 @@ def sequences_folder() -> Path:
     return _folder("cache") / "sequences"
 
 
-def log_file() -> Path:
-    """Return the file to which --debug writes."""
-    return _folder("state") / "koala-tui.log"
-
-
 def _folder(kind: str) -> Path:
     home = os.environ.get("KOALA_HOME")
     if home:
