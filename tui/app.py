@@ -305,7 +305,7 @@ class KoalaApp(App[int]):
     # ---- what happens meanwhile
 
     def _host_changed(self) -> None:
-        if self._leaving or not self.screen_of_chats.is_attached:
+        if self._leaving or not self.screen_of_chats.is_running:
             return
         error = self.host.error
         if error is not None and error is not self._shown_error:

@@ -33,7 +33,7 @@ from ..widgets.transcript import Entry, Transcript
 from .chat_actions import ChatActions
 
 DRAFT_SECONDS = 0.5
-STATUS_SECONDS = 0.2
+STATUS_SECONDS = 0.5
 SIDEBAR_COLUMNS = 90  # a narrower terminal shows the list of chats over the conversation, and only when asked
 
 
@@ -136,8 +136,7 @@ class ChatScreen(ChatActions, Screen[None]):
         if empty:
             self.empty_state.greet(self._greeting())
         self.title_line.update(self._title())
-        busy = {self.keeper.stored(reply.chat_id): reply.status for reply in self.app.runner.active}
-        self.chat_list.show(open_id=chat.chat_id, busy=busy)
+        self.chat_list.show(open_id=chat.chat_id, busy=self._busy())
         self.show_status()
 
     def _entries(self) -> list[Entry]:
@@ -335,12 +334,12 @@ class ChatScreen(ChatActions, Screen[None]):
     # ---- the replies, as their watcher
 
     def _is_shown(self, reply: Reply) -> bool:
-        return self.is_attached and self.app.chat.chat_id == self.keeper.stored(reply.chat_id)
+        return self.is_running and self.app.chat.chat_id == self.keeper.stored(reply.chat_id)
 
     def reply_began(self, reply: Reply) -> None:
         """Show the question and the reply, both of which are stored now."""
         self.app.note_trouble(self.keeper.trouble)
-        if not self.is_attached:
+        if not self.is_running:
             return
         if self._is_shown(reply):
             self.save_draft()
@@ -355,11 +354,12 @@ class ChatScreen(ChatActions, Screen[None]):
             with suppress(KeyError):  # it has no place yet
                 self.conversation.change(reply.message_id, note=_note(reply))
             self.show_status()
-        if self.is_attached:
-            self.chat_list.show(
-                open_id=self.app.chat.chat_id,
-                busy={self.keeper.stored(each.chat_id): each.status for each in self.app.runner.active},
-            )
+        if self.is_running:
+            self.chat_list.show(open_id=self.app.chat.chat_id, busy=self._busy())
+
+    def _busy(self) -> dict[int, str]:
+        """Return what the model does for which chat."""
+        return {self.keeper.stored(reply.chat_id): reply.phase for reply in self.app.runner.active}
 
     def reply_wrote(self, reply: Reply, text: str) -> None:
         """Show more of it."""
@@ -383,7 +383,7 @@ class ChatScreen(ChatActions, Screen[None]):
         shown = self._is_shown(reply)
         if reply.given_back and reply.question is not None:
             self._give_back(reply, shown)
-        if not self.is_attached:
+        if not self.is_running:
             return
         if shown:
             finished = reply.finished
@@ -414,7 +414,7 @@ class ChatScreen(ChatActions, Screen[None]):
             return UNTITLED
 
     def _give_back(self, reply: Reply, shown: bool) -> None:
-        if shown and self.is_attached:
+        if shown and self.is_running:
             self.composer.put_back(reply.question)
             self.save_draft()
             return

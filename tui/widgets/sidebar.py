@@ -184,7 +184,7 @@ class ChatList(ScrollView, can_focus=True):
     def _mark(self, chat: Chat) -> str:
         doing = self.busy.get(chat.id)
         if doing:
-            return MARKS["waiting" if doing.startswith("waiting") else "writing"]
+            return MARKS["waiting" if doing == "waiting" else "writing"]
         if chat.draft.strip():
             return MARKS["draft"]
         return MARKS["pinned"] if chat.pinned else ""

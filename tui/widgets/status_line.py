@@ -8,7 +8,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 METER_CELLS = 8
-REDRAW_SECONDS = 0.2
+# Whatever is drawn costs the model a few milliseconds, so figures wait, and what happens is shown at once.
+STATE_SECONDS, FIGURES_SECONDS = 0.05, 1.0
 # Each state has a sign of its own, so that nothing depends on the colour.
 SIGNS = {
     "ready": "●",
@@ -54,12 +55,17 @@ class StatusLine(Widget):
         return self.facts.state
 
     def show(self, **changes: Any) -> None:
-        """Change some of the facts. They are drawn soon: a fast model changes them hundreds of times a second."""
+        """Change some of the facts: a new state is drawn at once, figures within a second."""
         facts = replace(self.facts, **changes)
-        if facts != self.facts:
+        if facts == self.facts or not self.is_running:
             self.facts = facts
-            if self._timer is None and self.is_attached:
-                self._timer = self.set_timer(REDRAW_SECONDS, self._draw)
+            return
+        urgent = facts.state.split()[:1] != self.facts.state.split()[:1] or facts.model != self.facts.model
+        self.facts = facts
+        if urgent or self._timer is None:
+            if self._timer is not None:
+                self._timer.stop()
+            self._timer = self.set_timer(STATE_SECONDS if urgent else FIGURES_SECONDS, self._draw)
 
     def _draw(self) -> None:
         self._timer = None

@@ -72,7 +72,7 @@ async def test_marks_and_titles():
     chats = [chat(1, title="[b]bold[/b]\x1b[31m\nx " + "long " * 20), chat(2), chat(3), chat(4, pinned=True)]
     app = ListApp(chats)
     async with app.run_test(size=(30, 12)) as pilot:
-        app.list.show(open_id=1, busy={2: "writing", 3: "waiting, 1 ahead"})
+        app.list.show(open_id=1, busy={2: "writing", 3: "waiting"})
         await pilot.pause()
         lines = screen_text(app).splitlines()
         assert lines[1].startswith("▎ [b]bold[/b]␛[31m x long") and "…" in lines[1]
