@@ -135,6 +135,7 @@ class Worker:
     def generate(self, request: int, messages: list[Any], sampling: dict[str, Any], folded: int) -> None:
         """Stream a reply."""
         from .folding import FoldedPrompt
+        from .gathering import gathered
         from .generation import Generation
         from .sampling import Sampling
 
@@ -158,7 +159,7 @@ class Worker:
             stopped=self.inbox.stopped,
             shorten=folding.shorten,
         )
-        for event in generation.events(started, restored):
+        for event in gathered(generation.events(started, restored)):
             if isinstance(event, Finished):
                 # Before the next request can come, which goes on from here.
                 replies = list(generation.prompt.replies)
