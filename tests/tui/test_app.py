@@ -307,7 +307,7 @@ async def test_hostile_text_is_shown_and_changes_nothing():
         assert shows.count("␛[31mred␛]0;owned␇ [bold]tag[/bold] <b>html</b> ⟦RLO⟧evil") == 3, "as title, too"
         assert said(app)[-1][1] == HOSTILE, "the model gets its own words back unchanged"
         await until(lambda: "Fake [b]Koala␛[31m" in screen_text(app))
-        assert "␛[31mred" in shows.splitlines()[1][:30], "in the list of chats, too"
+        assert any("␛[31mred" in line[:30] for line in shows.splitlines()), "in the list of chats, too"
 
 
 async def test_every_size_works():
