@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from inference.errors import EngineError
@@ -40,12 +41,15 @@ KEPT_DELETED_SECONDS = 7 * 24 * 3600
 Severity = Literal["information", "warning", "error"]
 
 
-class KoalaApp(App[int]):
+class KoalaApp(App[int], inherit_bindings=False):
     """Chats with one model at a time. The first frame waits neither for the model nor for old chats."""
 
     TITLE = "Koala"
     CSS_PATH = "screens/chat.tcss"
-    BINDINGS = commands.bindings("everywhere")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *commands.bindings("everywhere"),
+        Binding("ctrl+c", "help_quit", "How to quit", show=False, system=True),
+    ]
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = ""
 
@@ -85,6 +89,7 @@ class KoalaApp(App[int]):
         self._trouble: str | None = None
         self._shown_error: EngineError | None = None
         self._leaving = False
+        self._warned_of_loss = False
         self._remembered = state.recall()
         for theme in THEMES:
             self.register_theme(theme)
@@ -143,12 +148,12 @@ class KoalaApp(App[int]):
     def note_trouble(self, trouble: str | None) -> None:
         """Say once that something could not be stored, and once that it could be after all."""
         if trouble and not self._trouble:
-            self.say(
-                f"{trouble}. The chat goes on; what cannot be written is kept in memory and written later", "error"
-            )
+            then = "is gone when you leave" if self.store.read_only else "is kept in memory and written later"
+            self.say(f"{trouble}. The chat goes on; what cannot be written {then}", "error")
             self.set_timer(WATCH_SECONDS, self._write_what_is_left)
         elif self._trouble and not trouble:
             self.say("everything is written now")
+            self._warned_of_loss = False
         self._trouble = trouble
 
     def remember(self, **values: Any) -> None:
@@ -205,7 +210,15 @@ class KoalaApp(App[int]):
             self.say(f"there is no theme {name!r}; there are {', '.join(sorted(self.available_themes))}", "warning")
 
     async def action_quit(self) -> None:
-        """Leave; what is being written is kept."""
+        """Leave; what is being written is kept, and where that cannot be, the second call leaves."""
+        if self.keeper.pending and not self.store.read_only and not self._warned_of_loss:
+            self._warned_of_loss = True
+            self.say(
+                f"{self.keeper.trouble}. To leave now loses what is in memory alone: "
+                "make room first, or quit once more to leave all the same",
+                "error",
+            )
+            return
         self.screen_of_chats.status_line.show(state="closing")
         await self.shut_down()
         self.exit(0)
@@ -299,6 +312,7 @@ class KoalaApp(App[int]):
         self._leaving = True
         self.screen_of_chats.save_draft()
         await self.runner.close()
+        self.keeper.flush()
         await self.downloads.close()
         await self.host.close()
 

@@ -21,7 +21,7 @@ from tests.tui.conftest import (
     writing,
 )
 from tui.config import Config, Preset
-from tui.store import Store
+from tui.store import Store, StoreError
 
 
 def versions(app) -> list[tuple[str, int, int]]:
@@ -424,23 +424,27 @@ async def test_the_context_of_an_old_chat_is_counted():
 # ---- a store that cannot be written
 
 
-async def test_a_store_that_fails_is_said_once_and_stops_nothing(monkeypatch):
-    from tui.store import StoreError
+class FullDisk:
+    """Lets every change of a store fail, until there is room."""
 
-    store = Store.open(None)
-    app = echo(store=store)
-    broken = True
+    def __init__(self, store: Store, monkeypatch) -> None:
+        self.is_full = True
+        for name in ("create_chat", "add_message", "update_message", "set_draft", "heartbeat", "set_head", "select"):
+            monkeypatch.setattr(store, name, self._failing(getattr(store, name)))
 
-    def failing(original):
+    def _failing(self, original):
         def call(*arguments, **options):
-            if broken:
+            if self.is_full:
                 raise StoreError("the disk is full: the chats cannot be written; make room")
             return original(*arguments, **options)
 
         return call
 
-    for name in ("create_chat", "add_message", "update_message", "set_draft", "heartbeat", "set_head", "select"):
-        monkeypatch.setattr(store, name, failing(getattr(store, name)))
+
+async def test_a_store_that_fails_is_said_once_and_stops_nothing(monkeypatch):
+    store = Store.open(None)
+    app = echo(store=store)
+    disk = FullDisk(store, monkeypatch)
     async with app.run_test() as pilot:
         await send(pilot, "one")
         await answered(pilot)
@@ -453,7 +457,7 @@ async def test_a_store_that_fails_is_said_once_and_stops_nothing(monkeypatch):
         assert texts(app) == ["one", "one", "two", "two"] and not notices(app)
         assert sum("disk is full" in toast for toast in toasts(app)) == 1
         assert store.chats() == []
-        broken = False
+        disk.is_full = False
         await until(lambda: store.chats() and not app.keeper.pending)
         [chat] = store.chats()
         assert [(m.role, m.content, m.state, m.siblings) for m in store.path(chat.id)] == [
@@ -464,6 +468,32 @@ async def test_a_store_that_fails_is_said_once_and_stops_nothing(monkeypatch):
         await send(pilot, "three")
         await answered(pilot, 3)
         assert len(store.path(chat.id)) == 6
+
+
+async def test_what_could_not_be_written_is_written_before_the_app_ends(monkeypatch):
+    store = Store.open(None)
+    app = echo(store=store)
+    disk = FullDisk(store, monkeypatch)
+    async with app.run_test() as pilot:
+        await send(pilot, "one")
+        await answered(pilot)
+        disk.is_full = False
+    [chat] = store.chats()
+    assert [message.content for message in store.path(chat.id)] == ["one", "one"]
+
+
+async def test_nobody_leaves_unwarned_with_words_that_are_not_on_disk(monkeypatch):
+    store = Store.open(None)
+    app = echo(store=store)
+    FullDisk(store, monkeypatch)
+    async with app.run_test() as pilot:
+        await send(pilot, "one")
+        await answered(pilot)
+        await pilot.press("ctrl+q")
+        await told(app, "quit once more")
+        assert app.is_running and state(app) == "ready"
+        await pilot.press("ctrl+q")
+        await until(lambda: app.return_code == 0)
 
 
 async def test_the_commands_are_told_in_full_from_the_first_slash_on():
