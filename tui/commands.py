@@ -69,7 +69,7 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("help", "keys, commands, and facts about the model", "f1", "everywhere"),
+    Command("help", "keys, commands, facts about the model; also ? in an empty message", "f1", "everywhere"),
     Command("palette", "all commands, to choose from", "ctrl+p", "everywhere", typed=False),
     Command("theme", "change the colours", "", "everywhere", "[NAME]"),
     Command("quit", "leave; what is being written is kept", "ctrl+q", "everywhere"),

@@ -281,7 +281,7 @@ class ChatScreen(ChatActions, Screen[None]):
             self._draft_timer.stop()
             self._draft_timer = None
         chat = self.app.chat
-        draft = self.unsent if self.editing is not None else self.composer.text
+        draft = self._draft()
         if draft == chat.draft or (chat.chat_id is None and not draft.strip()):
             return
         try:
@@ -292,6 +292,16 @@ class ChatScreen(ChatActions, Screen[None]):
             return
         if is_new:
             self.chat_list.show(open_id=chat.chat_id, busy=self.chat_list.busy)
+
+    def _draft(self) -> str:
+        """Return everything that was typed and not sent, with a change of an earlier message that was begun."""
+        typed = self.composer.text
+        if self.editing is None:
+            return typed
+        changed = self.app.chat.message(self.editing)
+        if changed is None or typed.strip() in ("", harmless(changed.content).strip()):
+            return self.unsent
+        return f"{typed}\n\n{self.unsent}" if self.unsent.strip() else typed
 
     # ---- the conversation
 
