@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from textual.app import App, SystemCommand
@@ -330,9 +331,9 @@ class KoalaApp(App[int], inherit_bindings=False):
             self._shown_error = None
             self._measure_memory()
             self.screen_of_chats.count_tokens()
-            if not hasattr(self.host.target, "url"):
+            if isinstance(self.host.target, Path):
                 self.remember(last_model=str(self.host.target.absolute()))
-        self.screen_of_chats.show_around()
+        self.screen_of_chats.show_messages()  # another context may see more of them
 
     def _watch(self) -> None:
         """Look now and then whether another window has written, and at the memory."""

@@ -500,11 +500,11 @@ async def test_the_commands_are_told_in_full_from_the_first_slash_on():
     app = echo()
     async with app.run_test(size=(100, 24)) as pilot:
         await pilot.press("/")
-        await until(lambda: "/help           keys, commands, and facts about the model" in screen_text(app))
+        await until(lambda: "/help           keys, commands, facts about the model; also" in screen_text(app))
     narrow = echo()
     async with narrow.run_test(size=(60, 20)) as pilot:
         await pilot.press("/")
-        await until(lambda: "/help           keys, commands, and facts about th…" in screen_text(narrow))
+        await until(lambda: "/help           keys, commands, facts about the mo…" in screen_text(narrow))
 
 
 async def test_what_is_said_for_a_moment_does_not_lie_on_what_is_being_typed():
