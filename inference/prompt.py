@@ -166,6 +166,6 @@ class PromptEncoder:
 
 def _key(before: str, opening: int, text: str, exact: bool) -> ReplyKey:
     # A template writes a finished reply with or without the space around it. One that goes on must end as it did.
-    reply = text[opening:].lstrip() if exact else text[opening:].strip()
-    content = f"{text[:opening]}\0{reply}".encode(errors="replace")
+    mark, reply = ("goes on", text[opening:].lstrip()) if exact else ("finished", text[opening:].strip())
+    content = f"{mark}\0{text[:opening]}\0{reply}".encode(errors="replace")
     return ReplyKey(before, opening, blake2b(content, digest_size=16).hexdigest())

@@ -12,7 +12,9 @@ def path(*messages: tuple, **details) -> list[StoredMessage]:
     for number, (role, content, *state) in enumerate(messages, 1):
         last = details if number == len(messages) else {}
         made.append(
-            StoredMessage(number, 1, number - 1 or None, role, content, state[0] if state else "complete", 0, last, 1, 1)
+            StoredMessage(
+                number, 1, number - 1 or None, role, content, state[0] if state else "complete", 0, last, 1, 1
+            )
         )
     return made
 
