@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .events import Delta, Event
 
-SECONDS = 0.04  # nobody sees a difference
+SECONDS = 0.08  # a little less than a frame of the conversation
 
 
 def gathered(

@@ -141,7 +141,11 @@ class LlamaModel:
         self.flash_attention = self.log.has("Flash Attention enabled") if flash is None else flash
         self.state_bytes = int(self.log.total(r"(?:KV|RS) buffer size = *([0-9.]+) MiB") * 2**20)
         self._memory = C.llama_get_memory(self._context)
-        self._batch = C.llama_batch_init(self.chunk, 0, 1)
+        self._batch = batch = C.llama_batch_init(self.chunk, 0, 1)
+        self._batch_tokens, self._batch_places, self._batch_logits = batch.token, batch.pos, batch.logits
+        for index in range(self.chunk):
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = 0
 
     def _reason(self) -> str:
         """Return why llama.cpp failed, with a hint where a GPU was too small."""
@@ -249,16 +253,12 @@ class LlamaModel:
 
         The caller sees to it that they fit.
         """
-        batch, start = self._batch, len(self.context_ids)
-        batch.n_tokens = len(ids)
+        tokens, places, logits, start = self._batch_tokens, self._batch_places, self._batch_logits, len(self.context_ids)
+        self._batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
-            batch.token[index] = token
-            batch.pos[index] = start + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
-            batch.logits[index] = 0
-        batch.logits[len(ids) - 1] = 1
-        status = C.llama_decode(self._context, batch)
+            tokens[index], places[index], logits[index] = token, start + index, 0
+        logits[len(ids) - 1] = 1
+        status = C.llama_decode(self._context, self._batch)
         if status == 0:
             self.context_ids.extend(ids)
             return True

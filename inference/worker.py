@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import EngineError, InputError
@@ -36,17 +35,12 @@ if TYPE_CHECKING:
     from .sequence_cache import SequenceCache
 
 ENDING_SECONDS = 4.0
-# How often a compute thread looks whether the others have arrived before it gives its core away. OpenMP's own number
-# makes it spin for milliseconds: where anything else runs on the machine, that is most of the time of a token.
-SPINS = "500"
 
 
 def main() -> None:
     """Serve requests until stdin closes."""
     # Ctrl+C in a terminal reaches every process of the group; this one ends when its parent does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when llama.cpp is imported
     # llama.cpp and its backends write to stdout and stderr as they please. The events get a private descriptor;
     # everything else goes to stderr, which the parent keeps in case the process dies.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -115,8 +109,6 @@ class Worker:
         header, wanted = read_header(path), LoadOptions(**options)
         check_chat_model(header)
         decided = choose(header, wanted, gpu=has_gpu())
-        if wanted.flash_attention is None and not decided.kv_type.startswith("q"):
-            decided = replace(decided, flash_attention=None)  # llama.cpp knows where it is faster
         self.model = LlamaModel(path, decided, self.inbox.abort)
         special = _special_tokens(self.model, header)
         choice = choose_template(header, self.model.control_ids, wanted.template)

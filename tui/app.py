@@ -274,6 +274,7 @@ class KoalaApp(App[int], inherit_bindings=False):
                 loop.add_signal_handler(getattr(signal, name), self._on_signal, getattr(signal, name))
         self.run_worker(self.host.load(), group="model")
         self.run_worker(asyncio.to_thread(self._tidy_up), group="store")
+        self.run_worker(asyncio.to_thread(self._warm_up), group="warm-up")
         self.set_interval(WATCH_SECONDS, self._watch)
         if self.store.notice:
             self.say(self.store.notice, "warning")
@@ -286,6 +287,11 @@ class KoalaApp(App[int], inherit_bindings=False):
         with suppress(StoreError):
             self.store.interrupted()
             self.store.purge_deleted(time.time() - KEPT_DELETED_SECONDS)
+
+    def _warm_up(self) -> None:
+        from .markdown.stream import warm_up
+
+        warm_up()
 
     def _on_signal(self, number: int) -> None:
         if number == getattr(signal, "SIGHUP", None) and not self.is_headless:

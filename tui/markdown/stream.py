@@ -249,3 +249,8 @@ class Page:
                     old[index] = line
                     changed = min(changed, index)
         return changed
+
+
+def warm_up() -> None:
+    """Load the parser and what colours code. Otherwise the model would wait for that in the middle of a reply."""
+    Page(Document.whole("Text, *as* `usual`:\n\n- one\n\n```python\nx = 1\n```\n"), 80).update()
