@@ -350,8 +350,8 @@ def scan(bench: Bench) -> None:
         folder.mkdir()
         _write_headers(folder)
     reference = statistics.median(_timed(lambda: [file.read_bytes() for file in folder.iterdir()]) for _ in range(3))
-    seconds = [_timed(lambda: list(find_models([folder]))) for _ in range(bench.rounds)]
-    found = sum(1 for _ in find_models([folder]))
+    seconds = [_timed(lambda: list(find_models([folder], usual=False))) for _ in range(bench.rounds)]
+    found = sum(1 for _ in find_models([folder], usual=False))
     bench.add(
         f"header scan of {found} GGUFs",
         f"{statistics.median(seconds):.2f} s",

@@ -112,9 +112,7 @@ class Failed:
 
 
 Event = Loaded | Queued | Folded | PromptProgress | Delta | Finished | PromptIds | Failed
-_KINDS = {
-    kind.__name__: kind for kind in (Loaded, Queued, Folded, PromptProgress, Delta, Finished, PromptIds, Failed)
-}
+_KINDS = {kind.__name__: kind for kind in (Loaded, Queued, Folded, PromptProgress, Delta, Finished, PromptIds, Failed)}
 
 
 def to_line(event: Event, request: int) -> bytes:

@@ -253,7 +253,12 @@ class LlamaModel:
 
         The caller sees to it that they fit.
         """
-        tokens, places, logits, start = self._batch_tokens, self._batch_places, self._batch_logits, len(self.context_ids)
+        tokens, places, logits, start = (
+            self._batch_tokens,
+            self._batch_places,
+            self._batch_logits,
+            len(self.context_ids),
+        )
         self._batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
             tokens[index], places[index], logits[index] = token, start + index, 0

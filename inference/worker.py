@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from . import bounded
 from .errors import EngineError, InputError
 from .events import Event, Failed, Finished, Folded, PromptIds, to_line
 from .inbox import Inbox
@@ -41,6 +42,7 @@ def main() -> None:
     """Serve requests until stdin closes."""
     # Ctrl+C in a terminal reaches every process of the group; this one ends when its parent does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bounded.dies_when_stuck = True  # nothing is lost with this process that its parent does not know
     # llama.cpp and its backends write to stdout and stderr as they please. The events get a private descriptor;
     # everything else goes to stderr, which the parent keeps in case the process dies.
     out = os.fdopen(os.dup(1), "wb", buffering=0)

@@ -134,7 +134,10 @@ class WorkerProcess:
                 self.process.kill()
         code = await self.process.wait()
         await asyncio.wait([self._stderr_reader], timeout=LAST_WORDS_SECONDS)
-        ending = f"the model's process {self._ending(code)}; send the message again and it starts anew"
+        if hasattr(signal, "SIGVTALRM") and code == -signal.SIGVTALRM:  # see `bounded`
+            ending = "the model's chat template never comes to an end; name another one (--template)"
+        else:
+            ending = f"the model's process {self._ending(code)}; send the message again and it starts anew"
         self.death = problem or ("the engine is closed" if self._closing else ending)
         for request in self._open.values():
             request.put(Failed(self.death))

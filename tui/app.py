@@ -12,9 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
 
 from inference.errors import EngineError
 from inference.load_options import LoadOptions
@@ -37,6 +39,7 @@ from .theme import KOALA_THEME, THEMES
 
 WATCH_SECONDS = 2.0  # how often the store is asked whether another koala-tui has written
 CLOSING_SECONDS = 2.0
+TYPED_SECONDS = 1.0  # the longest that a key waits for those before it
 KEPT_DELETED_SECONDS = 7 * 24 * 3600
 
 Severity = Literal["information", "warning", "error"]
@@ -292,6 +295,23 @@ class KoalaApp(App[int], inherit_bindings=False):
         from .markdown.stream import warm_up
 
         warm_up()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Let a key with priority find what was typed before it: it would overtake letters."""
+        if isinstance(event, events.Key) and not event.is_forwarded and self.focused is not None:
+            active = self.screen.active_bindings.get(event.key)
+            if active is not None and active.binding.priority:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._take_in(self.focused), TYPED_SECONDS)
+        await super().on_event(event)
+
+    async def _take_in(self, widget: Widget) -> None:
+        # What is sent goes up from the composer to the screen, through the queue of each widget on the way.
+        for node in widget.ancestors_with_self:
+            done = asyncio.Event()
+            if node is self or not node.call_later(done.set):
+                return
+            await done.wait()
 
     def _on_signal(self, number: int) -> None:
         if number == getattr(signal, "SIGHUP", None) and not self.is_headless:

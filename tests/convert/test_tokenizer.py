@@ -447,13 +447,15 @@ def test_a_model_that_joins_spaces_speaks_as_it_was_trained_in_koala_tui(make_ch
     messages = [{"role": "user", "content": "  using   the\n    outing  "}]
     expected = encode(tokenizer, messages, add_generation_prompt=True).input_ids
     code = (
-        "import json, sys\n"
-        "from inference.llama_model import LlamaModel\n"
-        "model = LlamaModel(sys.argv[1])\n"
-        "print(json.dumps([model.control_ids['<s>'], *model.tokenize(sys.argv[2])]))\n"
+        "import asyncio, json, sys\n"
+        "from inference.local import LocalEngine\n"
+        "async def ids():\n"
+        "    engine = await LocalEngine.start(sys.argv[1])\n"
+        "    print(json.dumps(await engine.prompt_ids(json.loads(sys.argv[2]))))\n"
+        "    await engine.close()\n"
+        "asyncio.run(ids())\n"
     )
-    text = f"BEGINNING OF CONVERSATION: USER: {messages[0]['content']} GPT:"
-    done = command("-c", code, tmp_path / "out" / "open-F32.gguf", text)
+    done = command("-c", code, tmp_path / "out" / "open-F32.gguf", json.dumps(messages))
     assert json.loads(done.stdout) == expected, done.stderr
 
 

@@ -74,7 +74,7 @@ def test_a_fold_that_is_no_longer_possible_shrinks():
 def test_what_does_not_fit_is_a_sentence():
     with pytest.raises(InputError, match=r"are 205 tokens long, and the context holds 200; shorten it, or .* 4,096"):
         folding(chat(10, 10, 200, system=5), 200).begin(10)
-    with pytest.raises(InputError, match="shorten it$"):
+    with pytest.raises(InputError, match=r"shorten it$"):
         FoldedPrompt(chat(4100), 0, encode, n_ctx=4096, n_ctx_train=4096).begin(10)
     # It fits, if barely: that is for the reply to say.
     assert len(folding(chat(199), 200).begin(100).ids) == 199

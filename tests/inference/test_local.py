@@ -339,3 +339,25 @@ async def test_the_working_directory_is_not_imported_from(models, start, tmp_pat
     (tmp_path / "inference" / "__init__.py").write_text("raise SystemExit('imported from the working directory')")
     monkeypatch.chdir(tmp_path)
     await start(models["koala"])
+
+
+# ---- hostile templates
+
+LAUGHS = "{% set ns = namespace(x=['lol']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}"
+ONE_LONG_STEP = LAUGHS + "{% set a = ns.x %}" + LAUGHS + "{{ a == ns.x }}"
+MANY_STEPS = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loop", "sentence"), [(MANY_STEPS, "not done after 3 seconds"), (ONE_LONG_STEP, "never comes to an end")]
+)
+async def test_a_template_that_loops_for_ever_is_a_sentence_and_the_next_question_works(
+    tmp_path, start, loop, sentence
+):
+    template = "{% if messages[0]['content'] == 'loop' %}" + loop + "{% endif %}{{ messages[0]['content'] }}:"
+    engine = await start(write_tiny_gguf(tmp_path / "hostile.gguf", template=template, reply=REPLY_TOKENS))
+    with pytest.raises(EngineError, match=sentence):
+        await collect(engine, asked("loop"))
+    text, _ = await collect(engine, asked("Hi"))
+    assert text == REPLY

@@ -159,5 +159,4 @@ def test_remembered_ids_never_change_the_text(turns, chatml):
         characters = (f"<{i}>" if i < 10 else chr(i - 1000 if i >= 1000 else i - 10) for i in ids)
         return "".join(characters).translate({32: None, 10: None})
 
-
     assert text(encode.encode(messages).ids) == text(fresh.encode(messages).ids)

@@ -1,4 +1,4 @@
-"""What is said is in the store, or in memory until the store can be written: nothing is lost, nothing is there twice."""
+"""What is said is in the store, or in memory until that can be written: nothing is lost, nothing is there twice."""
 
 import pytest
 from hypothesis import given, settings

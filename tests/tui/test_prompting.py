@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +45,7 @@ def test_an_answer_without_a_word_stays():
                           st.sampled_from(["complete", "partial", "streaming"])), max_size=8))  # fmt: skip
 def test_roles_always_alternate(messages):
     roles = [message["role"] for message in prompt(path(*messages), None)]
-    assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+    assert all(one != other for one, other in pairwise(roles))
 
 
 def test_what_was_folded_stays_folded_except_in_a_larger_context():

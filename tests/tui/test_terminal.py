@@ -215,3 +215,19 @@ def test_no_color(terminal, models):
 def test_a_missing_model_never_opens_the_screen(terminal):
     terminal.keys(f"'{sys.executable}' -m tui missing.gguf; echo code $?", "Enter")
     assert "error: there is no file missing.gguf" in terminal.wait_for("code 2")
+
+
+def test_what_is_typed_in_one_burst_arrives_in_its_order(terminal, models):
+    terminal.start(models["koala"], "--set", "temperature=0")
+    terminal.wait_for("● ready")
+    terminal.type("Who are you?\rAnd this waits")
+    terminal.wait_for("print('hi')", "│ And this waits")
+    terminal.type(" for you\x0eA new chat\rAnd the last words\x11")  # Ctrl+N, Ctrl+Q
+    terminal.wait_for("code 0")
+    store = Store.open(terminal.home / "chats.db")
+    first, second = sorted(store.chats(), key=lambda chat: chat.id)
+    assert [message.content for message in store.path(first.id)][0] == "Who are you?"
+    assert store.chat(first.id).draft == "And this waits for you"
+    # The model may have had no time to answer, and then the question is a draft again.
+    said = [message.content for message in store.path(second.id) if message.role == "user"]
+    assert [*said, *store.chat(second.id).draft.split("\n\n")] == ["A new chat", "And the last words"]

@@ -500,7 +500,7 @@ async def test_the_commands_are_told_in_full_from_the_first_slash_on():
     app = echo()
     async with app.run_test(size=(100, 24)) as pilot:
         await pilot.press("/")
-        await until(lambda: "/help           keys, commands, facts about the model; also" in screen_text(app))
+        await until(lambda: "/help           keys, commands, facts about the model; als…" in screen_text(app))
     narrow = echo()
     async with narrow.run_test(size=(60, 20)) as pilot:
         await pilot.press("/")
