@@ -1,6 +1,7 @@
 """The house: what may import what, and that every command answers at once."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -78,3 +79,18 @@ def test_every_package_is_installed_with_its_files():
         for file in (ROOT / package).rglob("__init__.py")
     }
     assert listed == found
+
+
+def test_the_chat_needs_little_and_says_what():
+    """Without PyTorch, and with at most eight packages of others."""
+    from configparser import ConfigParser
+
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [config["options"]["install_requires"], config["options.extras_require"]["tui"]]
+    declared = {re.split(r"[\[ <>=]", line)[0].lower() for line in "\n".join(lines).split("\n") if line.strip()}
+    assert len(declared) <= 8
+    files = [file for package in ("inference", "tui") for file in (ROOT / package).rglob("*.py")]
+    others = set().union(*map(imported, files)) - set(sys.stdlib_module_names) - set(OURS)
+    named = {"yaml": "pyyaml", "llama_cpp": "llama-cpp-python", "markdown_it": "markdown-it-py"}
+    assert {named.get(module, module) for module in others} == declared

@@ -226,7 +226,7 @@ def test_what_is_typed_in_one_burst_arrives_in_its_order(terminal, models):
     terminal.wait_for("code 0")
     store = Store.open(terminal.home / "chats.db")
     first, second = sorted(store.chats(), key=lambda chat: chat.id)
-    assert [message.content for message in store.path(first.id)][0] == "Who are you?"
+    assert store.path(first.id)[0].content == "Who are you?"
     assert store.chat(first.id).draft == "And this waits for you"
     # The model may have had no time to answer, and then the question is a draft again.
     said = [message.content for message in store.path(second.id) if message.role == "user"]

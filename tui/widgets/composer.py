@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import events
 from textual.binding import BindingType
@@ -13,9 +13,6 @@ from textual.widgets import TextArea
 from ..attachments import dropped_files
 from ..commands import bindings
 from ..text import REPLACEMENT, harmless
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 
 class Composer(TextArea):
@@ -87,7 +84,7 @@ class Composer(TextArea):
         """Keep the cursor in sight when the field grows."""
         self.scroll_cursor_visible()
 
-    def get_line(self, line_index: int) -> "Text":
+    def get_line(self, line_index: int):
         """Return a line as it is drawn: control characters, whatever put them there, as visible symbols."""
         line = super().get_line(line_index)
         shown = harmless(line.plain)
