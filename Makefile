@@ -8,6 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 PYTEST_ARGS ?=
+# The files of tests are shared out to as many processes as there are cores, four at most.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
 # llama.cpp without its multimodal library and its HTTPS client, which Koala does not use: a third less to compile.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF
@@ -37,7 +39,7 @@ demo: $(READY)
 	$(BIN)/python demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)

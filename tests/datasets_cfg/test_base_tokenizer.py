@@ -331,6 +331,7 @@ def test_a_damaged_model(small, tmp_path_factory, data):
         base_tokenizer(file.parent)
 
 
+@pytest.mark.slow
 def test_two_vocabularies(small, base, tmp_path):
     shutil.copytree(base, tmp_path / "base")
     shutil.copy(small["llama"] / "tokenizer.model", tmp_path / "base")

@@ -64,6 +64,7 @@ def test_every_conversation_is_accounted_for(mixture):
         lost.check("x")
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(mixture, tmp_path):
     succeed(*BUILD, "demo", "--out", tmp_path / "again")
     for file in mixture.iterdir():
@@ -144,6 +145,7 @@ def test_the_audit_has_every_conversation(mixture):
     assert kept == {row["id"] for row in read(mixture) + read(mixture, "eval")}
 
 
+@pytest.mark.slow
 def test_the_presets_differ_in_what_the_worse_answer_teaches(tmp_path):
     for preset in ("koala", "clean"):
         arguments = ("--skip", "sharegpt", "--preset", preset, "--out", tmp_path / preset)

@@ -185,6 +185,7 @@ def test_real_planted_leaks_are_found_with_sacrebleus_score(real_queries, real_t
         assert scores[number]["bleu"] == best
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_the_blocks_the_groups_or_the_workers(monkeypatch, tmp_path):
     draw = random.Random(3)
     texts = [" ".join(draw.choices("abcdefg", k=draw.randrange(1, 12))) for _ in range(300)]

@@ -60,6 +60,7 @@ def folder(request):
     return FOLDER.with_name("samples") if request.param == "samples" else request.getfixturevalue("real_data")
 
 
+@pytest.mark.slow
 def test_alpaca(folder):
     for fields in rows(folder, "alpaca"):
         question = fields["instruction"] + (f" {fields['input']}" if fields["input"] else "")
@@ -69,6 +70,7 @@ def test_alpaca(folder):
         assert ours("alpaca", fields) == expected
 
 
+@pytest.mark.slow
 def test_hc3(folder):
     for fields in rows(folder, "hc3"):
         answers = [*fields["human_answers"], *fields["chatgpt_answers"]]
@@ -87,6 +89,7 @@ def test_oig(folder):
             assert "Rosey:" in fields["text"] or fields["text"].startswith("<bot>:")
 
 
+@pytest.mark.slow
 def test_hh(folder):
     differing = total = 0
     for fields in rows(folder, "anthropic_hh"):

@@ -49,6 +49,7 @@ def test_conversations_as_text(hostile):
     assert re.findall(r"^t/\d", shown(hostile, "--source", "t"), re.MULTILINE) == ["t/0", "t/1", "t/2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [{"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}])
 @pytest.mark.parametrize("tokens", [False, True])
 def test_text_is_not_obeyed(hostile, base, colour, tokens):
@@ -73,6 +74,7 @@ def test_tokens_with_marks(hostile, base):
     assert len(re.split("[¦⟦⟧]+", text.rstrip("⟧"))) == len(encoded.labels)
 
 
+@pytest.mark.slow
 def test_tokens_in_colour(hostile, base):
     text = shown(hostile, "--limit", 1, "--tokenizer", base, FORCE_COLOR="1", TERM="xterm-256color")
     pieces = re.findall("\x1b\\[([0-9;]*)m([^\x1b]*)\x1b\\[0m", text.splitlines()[1])

@@ -313,6 +313,7 @@ def test_ids_are_found_again_if_all_that_they_depend_on_is_the_same(fresh, base)
     assert ids(overwrite=True).made
 
 
+@pytest.mark.slow
 def test_tokenizing_twice_does_the_work_once(fresh, base):
     tokenize = ("-m", "datasets_cfg", "tokenize", fresh, "--tokenizer", base, "--max-length", 256)
     arguments = [sys.executable, *map(str, tokenize)]
@@ -342,6 +343,7 @@ def test_a_killed_run_leaves_no_ids_and_no_processes(fresh, base):
     assert len([path for path in (fresh / FOLDER).iterdir() if path.is_dir()]) == 1
 
 
+@pytest.mark.slow
 def test_bad_input_is_a_sentence(fresh, base, tmp_path, capsys):
     def told(mixture, *flags) -> str:
         assert main(["tokenize", str(mixture), "--tokenizer", str(base), *map(str, flags)]) == 2

@@ -194,6 +194,7 @@ def test_the_live_line_in_a_terminal():
     assert "a␛]0;owned␇ b 1.000" in " ".join(line[-1].strip() for line in lines)
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_keeps_what_matters_on_one_line():
     written = in_a_terminal(50)
     bars = [part for part in re.split(r"[\r\n]+", written) if "%|" in part]

@@ -97,6 +97,7 @@ def lora_sharded(lora, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_parameter_and_its_optimizer_state_is_split(full_sharded):
     seen = report(full_sharded)
     assert (seen["distributed_type"], seen["mesh"]) == ("FSDP", [[2]])

@@ -146,6 +146,7 @@ def test_every_recipe_can_be_planned(file, koala_all):
     assert made.fits, lines(made)
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_tokenized_mixture_are_counted(mixture, base, tmp_path):
     fresh = shutil.copytree(mixture, tmp_path / "mixture", ignore=shutil.ignore_patterns(FOLDER))
     recipe = {"model_name_or_path": str(base), "max_length": 256, "per_device_train_batch_size": 4, "max_steps": 7}

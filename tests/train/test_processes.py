@@ -66,6 +66,7 @@ def mean(losses: list[tuple[float, int]]) -> float:
     return sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=SLOW)])
 def test_an_evaluation_is_the_mean_over_tokens_of_conversations_alone(processes, alone, straight):
     run = straight("full", processes)

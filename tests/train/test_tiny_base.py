@@ -1,5 +1,6 @@
 """`python -m train.tiny_base`: an ordinary Hugging Face folder."""
 
+import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..conftest import refusal, succeed
@@ -14,6 +15,7 @@ def test_the_base_is_an_ordinary_folder(base):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_base(mixture, base, tmp_path):
     size = ("--vocab-size", 512, "--hidden-size", 128, "--layers", 1)
     succeed("-m", "train.tiny_base", "--mixture", mixture, "--out", tmp_path / "again", *size)
@@ -21,6 +23,7 @@ def test_the_same_seed_makes_the_same_base(mixture, base, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (base / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_bad_input_is_a_sentence(mixture, base, tmp_path):
     make = ("-m", "train.tiny_base", "--mixture", mixture, "--out")
     assert "not empty" in refusal(*make, base)
