@@ -277,24 +277,23 @@ class KoalaApp(App[int], inherit_bindings=False):
                 loop.add_signal_handler(getattr(signal, name), self._on_signal, getattr(signal, name))
         self.run_worker(self.host.load(), group="model")
         self.run_worker(asyncio.to_thread(self._tidy_up), group="store")
-        self.run_worker(asyncio.to_thread(self._warm_up), group="warm-up")
+        self.run_worker(self._warm_up(), group="warm-up")
         self.set_interval(WATCH_SECONDS, self._watch)
         if self.store.notice:
             self.say(self.store.notice, "warning")
         if self.host.target is None:
             self.action_open_screen("model")
-        gc.collect()
-        gc.freeze()  # what is there by now stays, and need not be looked at again and again
 
     def _tidy_up(self) -> None:
         with suppress(StoreError):
             self.store.interrupted()
             self.store.purge_deleted(time.time() - KEPT_DELETED_SECONDS)
 
-    def _warm_up(self) -> None:
-        from .markdown.stream import warm_up
-
-        warm_up()
+    async def _warm_up(self) -> None:
+        """Do beforehand what would hold up the first reply."""
+        await asyncio.to_thread(_warm_up_markdown)
+        gc.collect()
+        gc.freeze()  # what is there by now stays, and need not be looked at in the middle of a reply
 
     async def on_event(self, event: events.Event) -> None:
         """Let a key with priority find what was typed before it: it would overtake letters."""
@@ -408,3 +407,9 @@ class KoalaApp(App[int], inherit_bindings=False):
     def _first_theme(self) -> str:
         wanted = self.config.theme or self._remembered.get("theme")
         return wanted if wanted in self.available_themes else KOALA_THEME.name
+
+
+def _warm_up_markdown() -> None:
+    from .markdown.stream import warm_up
+
+    warm_up()

@@ -35,7 +35,7 @@ LEFT, RIGHT = 3, 2  # cells beside the text: the bar of a message stands in the 
 WIDEST = 116  # cells; longer lines are hard to read
 FRAME_SECONDS, LONGEST_FRAME_SECONDS = 0.1, 1.0
 # The model and the screen share the processor: drawing may take at most this share of one core.
-DRAWING_SHARE = 0.02
+DRAWING_SHARE = 0.015
 
 
 class Transcript(ScrollView, can_focus=True):
