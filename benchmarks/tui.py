@@ -322,7 +322,7 @@ def idle(bench: Bench) -> None:
         process = psutil.Process(terminal.pid)
         terminal.seconds_until("ready")
         terminal.type(QUESTION + "\r")
-        terminal.seconds_until("name0")
+        terminal.seconds_until("writing")
         before, begun = sum(process.cpu_times()[:2]), time.perf_counter()
         terminal.seconds_until("ready")
         streaming = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begun)

@@ -247,7 +247,7 @@ async def test_returning_to_a_reply_that_is_being_written_shows_all_of_it():
 
 
 async def test_several_chats_wait_for_each_other():
-    app = app_with_script(deltas=["word "] * 40, delay=0.02)
+    app = app_with_script(deltas=["word "] * 80, delay=0.02)
     async with app.run_test(size=(120, 30)) as pilot:
         await send(pilot, "first")
         await writing(app)
@@ -257,7 +257,7 @@ async def test_several_chats_wait_for_each_other():
         assert shown(app, "reply")[0].note == "waiting, 1 ahead …"
         await until(lambda: "▸" in screen_text(app) and "◷" in screen_text(app))
         await until(lambda: not busy(app))
-        assert texts(app, "reply") == ["word " * 40]
+        assert texts(app, "reply") == ["word " * 80]
 
 
 async def test_stopping_one_that_waits_leaves_the_other():
