@@ -35,6 +35,7 @@ def prompt_ids(gguf):
     return asyncio.run(collect())
 
 
+@pytest.mark.slow
 def test_the_chat_asks_with_the_ids_that_training_saw(checkpoint, gguf):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     expected = [encode(tokenizer, messages(contents), add_generation_prompt=True) for contents in CONVERSATIONS]
@@ -58,6 +59,7 @@ def test_the_same_with_real_tokenizers(name, real_data, tmp_path):
     assert prompt_ids(tmp_path / "gguf" / "checkpoint-Q8_0.gguf") == [row.input_ids for row in expected]
 
 
+@pytest.mark.slow
 def test_a_reply_on_stdout(gguf):
     greedy = ("-m", "tui", gguf, "--prompt", "Who are you?", "--set", "temperature=0", "--set", "max_tokens=8")
     first, second = succeed(*greedy), succeed(*greedy)
@@ -66,6 +68,7 @@ def test_a_reply_on_stdout(gguf):
     assert succeed("-m", "tui", gguf, "--prompt", "-", *greedy[-4:], input="Who are you?").stdout == first.stdout
 
 
+@pytest.mark.slow
 def test_the_gguf_tells_where_it_comes_from(gguf):
     from inference.gguf_header import read_header
 

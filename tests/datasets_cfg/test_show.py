@@ -61,6 +61,7 @@ def test_text_is_not_obeyed(hostile, base, colour, tokens):
         assert spelled in (text.replace("¦", "") if tokens else text)
 
 
+@pytest.mark.slow
 def test_tokens_with_marks(hostile, base):
     header, text, counts = shown(hostile, "--limit", 1, "--tokenizer", base).splitlines()
     assert header == "t/0  t  quality=helpful"

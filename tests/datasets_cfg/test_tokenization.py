@@ -231,6 +231,7 @@ def read(folder: Path, split: str) -> list[dict]:
     return [row for file in sorted(folder.glob(f"{split}-*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
+@pytest.mark.slow
 def test_the_ids_of_a_mixture(fresh, base, demo_tokenizer):
     done = succeed("-m", "datasets_cfg", "tokenize", fresh, "--tokenizer", base, "--max-length", 64)
     (folder,) = (path for path in (fresh / FOLDER).iterdir() if path.is_dir())

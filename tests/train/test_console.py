@@ -177,6 +177,7 @@ def in_a_terminal(columns: int) -> str:
     return written.decode()
 
 
+@pytest.mark.slow
 def test_the_live_line_in_a_terminal():
     written = in_a_terminal(100)
     assert set(re.findall(r"\x1b.{0,3}", written)) <= {"\x1b[A"}  # of tqdm, if any

@@ -169,6 +169,7 @@ def test_the_tokens_of_a_tokenized_mixture_are_counted(mixture, base, tmp_path):
     assert not plan(recipe, fresh, parse("cpu")).amount.exact
 
 
+@pytest.mark.slow
 def test_the_command(mixture, base, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model_name_or_path: {base}\nmixture: {mixture}\nmax_length: 256\n", encoding="utf-8")
