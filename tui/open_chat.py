@@ -66,8 +66,8 @@ class OpenChat:
         Raises:
             StoreError: the store cannot be written.
         """
-        self.draft = text
         self._keeper.change_chat(self.ensure(), draft=text)
+        self.draft = text  # not before: what failed is to be tried again
 
     @property
     def reply(self) -> Reply | None:

@@ -1,6 +1,7 @@
 """Replies in the making. Each belongs to its chat, and goes on whatever the screen shows meanwhile."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -131,6 +132,7 @@ class ReplyRunner:
         self._replies: dict[int, Reply] = {}
         self._saving: asyncio.Task[None] | None = None
         self._closed = False
+        self._storing = threading.Lock()
 
     # ---- asking
 
@@ -222,7 +224,7 @@ class ReplyRunner:
             reason = "cancelled"  # the app closes, and waits for the engine no longer
         except Exception as error:
             crash = error
-        await asyncio.to_thread(self._store_end, reply, reason)
+        await asyncio.to_thread(self._store_end_alone, reply, reason)
         self._replies.pop(id(reply), None)
         self._watcher.reply_ended(reply)
         if crash is not None:
@@ -322,10 +324,15 @@ class ReplyRunner:
                 await asyncio.to_thread(self._save, texts, others)
 
     def _save(self, texts: list[tuple[Reply, str]], others: list[Reply]) -> None:
-        for reply, text in texts:
-            if reply.state == "streaming":
-                self._keeper.update(reply.chat_id, reply.message_id, content=text, state="streaming")
-        self._keeper.heartbeat([reply.message_id for reply in others if reply.state == "streaming"])
+        with self._storing:
+            for reply, text in texts:
+                if reply.state == "streaming":
+                    self._keeper.update(reply.chat_id, reply.message_id, content=text, state="streaming")
+            self._keeper.heartbeat([reply.message_id for reply in others if reply.state == "streaming"])
+
+    def _store_end_alone(self, reply: Reply, reason: str) -> None:
+        with self._storing:  # a save on its way must not come after it
+            self._store_end(reply, reason)
 
     def _store_end(self, reply: Reply, reason: str) -> None:
         keeper = self._keeper

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Static
 
-from inference.errors import EngineError, InputError
+from inference.errors import EngineError
 
 from ..commands import bindings, command, key_names, message_text, parse
 from ..entries import entries
@@ -248,7 +248,7 @@ class ChatScreen(ChatActions, Screen[None]):
                 self.end_editing()
             else:
                 self.app.chat.ask(text)
-        except (InputError, StoreError) as error:
+        except (EngineError, StoreError) as error:
             self.composer.put_back(message.text)
             self.app.say(str(error), "warning")
 
@@ -425,7 +425,10 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def _give_back(self, reply: Reply, shown: bool) -> None:
         if shown and self.is_running:
-            self.composer.put_back(reply.question)
+            if self.editing is None:
+                self.composer.put_back(reply.question)
+            else:  # what is in the composer then goes with Esc
+                self.unsent = "\n\n".join(text for text in (reply.question, self.unsent) if text.strip())
             self.save_draft()
             return
         try:

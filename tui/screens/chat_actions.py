@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from inference.errors import InputError
+from inference.errors import EngineError, InputError
 
 from ..attachments import fenced, read_text
 from ..commands import command, key_names, matching
@@ -122,7 +122,8 @@ class ChatActions:
         self.app.say(f"deleted · {undo} brings it back")
         next_chat = self.chat_list.neighbour(chat_id)
         if chat_id == self.app.chat_id:
-            self.app.open_chat(None)
+            self.app.chat.open(None)  # `open_chat` would stay in an empty one, and this one is deleted
+            self.show_chat("")
         self._chats_changed()
         if next_chat is not None:
             self.chat_list.put_cursor(next_chat)
@@ -246,7 +247,7 @@ class ChatActions:
     def _try(self: "ChatScreen", do: Callable[[], Result]) -> Result | None:
         try:
             return do()
-        except (InputError, StoreError) as error:
+        except (EngineError, StoreError) as error:
             self.app.say(str(error), "warning")
             return None
 
