@@ -16,6 +16,7 @@ from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import Widget
 
 from inference.errors import EngineError
@@ -33,10 +34,11 @@ from .model_host import ModelHost, StartEngine, Target, start_engine
 from .open_chat import OpenChat
 from .replies import ReplyRunner
 from .screens.chat import ChatScreen
-from .store import Store, StoreError
+from .store import NotFoundError, Store, StoreError
 from .text import harmless
 from .theme import KOALA_THEME, THEMES
 
+PATIENCE_SECONDS = 0.3  # how long the app waits for another program's turn with the store; then memory keeps it
 WATCH_SECONDS = 2.0  # how often the store is asked whether another koala-tui has written
 CLOSING_SECONDS = 2.0
 TYPED_SECONDS = 1.0  # the longest that a key waits for those before it
@@ -80,8 +82,9 @@ class KoalaApp(App[int], inherit_bindings=False):
         super().__init__()
         self.set_keymap(keys)
         self.store, self.keeper = store, Keeper(store)
+        store.wait_at_most(PATIENCE_SECONDS)
         self.host = ModelHost(start, target, self.config.load if load is None else load)
-        self.screen_of_chats = ChatScreen(self.config.keys, store.history)
+        self.screen_of_chats = ChatScreen(self.config.keys)
         self.runner = ReplyRunner(self.keeper, self.host, self.screen_of_chats)
         self.host.changed, self.host.release = self._host_changed, self.runner.stop_all
         self.defaults = ChatSettings(self.config.sampling if sampling is None else sampling, system, preset)
@@ -91,8 +94,9 @@ class KoalaApp(App[int], inherit_bindings=False):
         self.is_first_run = False
         self._first_chat = chat_id
         self._trouble: str | None = None
+        self._retry: Timer | None = None
         self._shown_error: EngineError | None = None
-        self._leaving = False
+        self._end: asyncio.Task[None] | None = None
         self._warned_of_loss = False
         self._remembered = state.recall()
         for theme in THEMES:
@@ -110,7 +114,8 @@ class KoalaApp(App[int], inherit_bindings=False):
         """Show a chat, on the branch with the message if one is given; None begins a new one."""
         screen = self.screen_of_chats
         screen.save_draft()
-        if chat_id is None and self.chat.is_empty and not self.chat.draft.strip():
+        is_deleted = self.chat_id in self.deleted
+        if chat_id is None and self.chat.is_empty and not self.chat.draft.strip() and not is_deleted:
             return  # it is a new one
         try:
             self.chat.open(chat_id)
@@ -150,15 +155,16 @@ class KoalaApp(App[int], inherit_bindings=False):
         self.notify(harmless(text), severity=severity, markup=False, timeout=4 if severity == "information" else 8)
 
     def note_trouble(self, trouble: str | None) -> None:
-        """Say once that something could not be stored, and once that it could be after all."""
+        """Say once that the store cannot be written or read, and once that it can be again."""
         if trouble and not self._trouble:
             then = "is gone when you leave" if self.store.read_only else "is kept in memory and written later"
             self.say(f"{trouble}. The chat goes on; what cannot be written {then}", "error")
-            self.set_timer(WATCH_SECONDS, self._write_what_is_left)
         elif self._trouble and not trouble:
             self.say("everything is written now")
             self._warned_of_loss = False
         self._trouble = trouble
+        if trouble and self._retry is None and not self.store.read_only:
+            self._retry = self.set_timer(WATCH_SECONDS, self._write_what_is_left)
 
     def remember(self, **values: Any) -> None:
         """Remember something until the next start."""
@@ -332,20 +338,23 @@ class KoalaApp(App[int], inherit_bindings=False):
         await self.shut_down()
 
     async def shut_down(self) -> None:
-        """End the replies, keep what was said and typed, and let go of the model."""
-        if self._leaving:
-            return
-        self._leaving = True
+        """End the replies, keep what was said and typed, and let go of the model. Whoever calls waits for all of it."""
+        if self._end is None:
+            self._end = asyncio.create_task(self._shut_down())
+        await asyncio.shield(self._end)
+
+    async def _shut_down(self) -> None:
         self.screen_of_chats.save_draft()
         await self.runner.close()
-        self.keeper.flush()
+        await asyncio.to_thread(self.keeper.flush)
         await self.downloads.close()
         await self.host.close()
+        self.screen_of_chats.save_draft()  # what was typed meanwhile
 
     # ---- what happens meanwhile
 
     def _host_changed(self) -> None:
-        if self._leaving or not self.screen_of_chats.is_running:
+        if self._end is not None or not self.screen_of_chats.is_running:
             return
         error = self.host.error
         if error is not None and error is not self._shown_error:
@@ -379,30 +388,34 @@ class KoalaApp(App[int], inherit_bindings=False):
             await asyncio.to_thread(self.store.interrupted)
             self.refresh_chat()
 
-    def refresh_chat(self) -> None:
-        """Read the open chat again."""
+    def refresh_chat(self) -> bool:
+        """Read the open chat again; return whether that was possible. Where it is gone, a new one has the draft."""
+        is_read = True
         try:
             self.chat.refresh()
-        except StoreError:
+        except NotFoundError as error:
+            self.say(str(error), "warning")
+            typed = self.screen_of_chats.typed()
             self.chat.open(None)
-            self.screen_of_chats.show_chat("")
+            self.screen_of_chats.show_chat(typed)
+        except StoreError as error:
+            is_read = False
+            self.note_trouble(str(error))
         self.screen_of_chats.show_messages()
+        return is_read
 
     def _measure_memory(self) -> None:
         pids = [os.getpid()] + ([self.host.pid] if self.host.pid is not None else [])
         self.screen_of_chats.status_line.show(memory=round(resident_bytes(pids) / 2**30, 1) * 2**30)
 
     async def _write_what_is_left(self) -> None:
-        if self._leaving or not self.keeper.pending or self.store.read_only:
+        self._retry = None
+        if self._end is not None:
             return
-        renumbered = await asyncio.to_thread(self.keeper.flush)
-        if renumbered:
-            self.runner.renumber()
-            self.refresh_chat()
-            self.screen_of_chats.chat_list.reload()
-        self.note_trouble(self.keeper.trouble)
-        if self.keeper.pending:
-            self.set_timer(WATCH_SECONDS, self._write_what_is_left)
+        await asyncio.to_thread(self.keeper.flush)
+        if self.refresh_chat():
+            self.note_trouble(self.keeper.trouble)
+        self.screen_of_chats.chat_list.reload()
 
     def _first_theme(self) -> str:
         wanted = self.config.theme or self._remembered.get("theme")

@@ -7,17 +7,20 @@ import itertools
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .store import Chat, Store, StoredMessage, StoreError
+from .store import Chat, NotFoundError, Store, StoredMessage, StoreError
+from .store.messages import title_from
 
 
 @dataclass
 class _Unsaved:
-    """What of one chat is not in the store yet: the chat itself perhaps, new messages, changes of stored ones."""
+    """What of one chat is not in the store yet: the chat itself perhaps, or its values, new messages, and changes."""
 
     chat: Chat | None = None
+    values: dict[str, Any] = field(default_factory=dict)
     messages: dict[int, StoredMessage] = field(default_factory=dict)
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
     head: int | None = None
@@ -48,7 +51,7 @@ class Keeper:
         """Return a page of the chats; those that are not in the store come before the first."""
         with self._lock:
             unsaved = [] if offset else [each.chat for each in self._unsaved.values() if each.chat is not None]
-        return unsaved[::-1] + self.store.chats(limit, offset)
+            return unsaved[::-1] + [self._as_changed(chat) for chat in self.store.chats(limit, offset)]
 
     def chat(self, chat_id: int) -> Chat:
         """Return one chat.
@@ -60,7 +63,7 @@ class Keeper:
             unsaved = self._unsaved.get(self.stored(chat_id))
             if unsaved is not None and unsaved.chat is not None:
                 return unsaved.chat
-            return self.store.chat(self.stored(chat_id))
+            return self._as_changed(self.store.chat(self.stored(chat_id)))
 
     def create_chat(self, settings: dict[str, Any]) -> int:
         """Add an empty chat and return its id."""
@@ -77,22 +80,23 @@ class Keeper:
         """Set title, draft, settings or pinned of a chat.
 
         Raises:
-            StoreError: the store cannot be written.
+            NotFoundError: there is no such chat any more.
         """
         with self._lock:
             chat_id = self.stored(chat_id)
-            if chat_id < 0:
-                unsaved = self._unsaved[chat_id]
+            if self._is_saved(chat_id):
+                try:
+                    self._change_chat(chat_id, values)
+                    return
+                except NotFoundError:
+                    raise
+                except StoreError as error:
+                    self.trouble = str(error)
+            unsaved = self._unsaved.setdefault(self.stored(chat_id), _Unsaved())
+            if unsaved.chat is not None:
                 unsaved.chat = replace(unsaved.chat, **values)
-                return
-            write = {
-                "title": self.store.rename,
-                "draft": self.store.set_draft,
-                "settings": self.store.set_settings,
-                "pinned": self.store.pin,
-            }
-            for name, value in values.items():
-                write[name](chat_id, value)
+            else:
+                unsaved.values |= values
 
     # ---- messages
 
@@ -143,7 +147,7 @@ class Keeper:
                 number, chat_id, parent_id, role, content, state, time.time(), details or {}, 1, 1
             )
             if unsaved.chat is not None:
-                title = unsaved.chat.title or " ".join(content.split())[:60]
+                title = unsaved.chat.title or (title_from(content) if role == "user" else "")
                 unsaved.chat = replace(unsaved.chat, title=title, messages=unsaved.chat.messages + 1)
             unsaved.head, unsaved.head_is_set = number, True
             return number
@@ -167,11 +171,8 @@ class Keeper:
 
     def heartbeat(self, message_ids: list[int]) -> None:
         """Say that these replies are still being written."""
-        with self._lock:
-            try:
-                self.store.heartbeat([number for number in map(self.stored, message_ids) if number > 0])
-            except StoreError as error:
-                self.trouble = str(error)
+        with self._lock, suppress(StoreError):  # nothing is lost by that
+            self.store.heartbeat([number for number in map(self.stored, message_ids) if number > 0])
 
     def take_back(self, chat_id: int, message_id: int) -> None:
         """Remove a message that nothing follows; where it was the head, its parent is."""
@@ -235,15 +236,12 @@ class Keeper:
         """Whether something is in memory alone."""
         return bool(self._unsaved)
 
-    def flush(self) -> bool:
-        """Try to write what is in memory alone; return whether anything got another id by that."""
+    def flush(self) -> None:
+        """Try to write what is in memory alone."""
         with self._lock:
-            before = len(self._stored)
             for chat_id in list(self._unsaved):
                 self._is_saved(chat_id)
-            if not self._unsaved and not self.store.read_only:
-                self.trouble = None
-            return len(self._stored) > before
+            self._forget_trouble()
 
     def _is_saved(self, chat_id: int) -> bool:
         """Return whether all of a chat is in the store, after trying to put it there."""
@@ -255,7 +253,12 @@ class Keeper:
         except StoreError as error:
             self.trouble = str(error)
             return False
+        self._forget_trouble()
         return True
+
+    def _forget_trouble(self) -> None:
+        if not self._unsaved and not self.store.read_only:
+            self.trouble = None
 
     def _write(self, chat_id: int, unsaved: _Unsaved) -> None:
         if unsaved.chat is not None:
@@ -265,6 +268,7 @@ class Keeper:
             except StoreError:
                 unsaved.chat = chat
                 raise
+            unsaved.values = {name: value for name in ("draft", "pinned") if (value := getattr(chat, name))}
             self._unsaved[self._stored[chat_id]] = self._unsaved.pop(chat_id)
             chat_id = self._stored[chat_id]
         for number, message in list(unsaved.messages.items()):
@@ -283,7 +287,22 @@ class Keeper:
             del unsaved.changes[number]
         if unsaved.head_is_set:
             self.store.set_head(chat_id, unsaved.head and self.stored(unsaved.head))
+        self._change_chat(chat_id, unsaved.values)
         del self._unsaved[chat_id]
+
+    def _change_chat(self, chat_id: int, values: dict[str, Any]) -> None:
+        write = {
+            "title": self.store.rename,
+            "draft": self.store.set_draft,
+            "settings": self.store.set_settings,
+            "pinned": self.store.pin,
+        }
+        for name, value in values.items():
+            write[name](chat_id, value)
+
+    def _as_changed(self, chat: Chat) -> Chat:
+        unsaved = self._unsaved.get(chat.id)
+        return replace(chat, **unsaved.values) if unsaved is not None and unsaved.values else chat
 
     def _nodes(self, chat_id: int) -> dict[int, StoredMessage]:
         """Return the whole tree by id, parents before children, with what is in memory alone."""

@@ -41,6 +41,7 @@ class ModelHost:
         self.changed: Callable[[], None] = lambda: None
         self.release: Callable[[], Awaitable[None]] | None = None
         self._loading: asyncio.Task[Engine] | None = None
+        self._exchange = asyncio.Lock()  # nobody may begin to load the old model while it is let go of
         self._closed = False
 
     @property
@@ -88,16 +89,18 @@ class ModelHost:
             InputError: there is no model, or its file cannot be loaded.
             EngineError: loading it failed.
         """
-        if self._closed:
-            raise EngineError("the app is closing")
-        if self.target is None:
-            raise InputError("there is no model yet; Ctrl+O or /model chooses one")
-        if self._loading is None or (self._loading.done() and self.running is None):
-            self.error = None
-            self._loading = asyncio.create_task(self._load(self.target, self.options))
-            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self.changed()
-        return await asyncio.shield(self._loading)
+        async with self._exchange:
+            if self._closed:
+                raise EngineError("the app is closing")
+            if self.target is None:
+                raise InputError("there is no model yet; Ctrl+O or /model chooses one")
+            if self._loading is None or (self._loading.done() and self.running is None):
+                self.error = None
+                self._loading = asyncio.create_task(self._load(self.target, self.options))
+                self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+                self.changed()
+            loading = self._loading
+        return await asyncio.shield(loading)
 
     async def load(self) -> None:
         """Load the model, if there is one to load; a failure is in `error` alone."""
@@ -113,11 +116,12 @@ class ModelHost:
         Raises:
             InputError, EngineError: the new one cannot be loaded; it stays chosen, so that it can be tried again.
         """
-        if self.release is not None:
-            await self.release()
-        await self._let_go()
-        self.target, self.header, self.error = target, None, None
-        self.options = self.options if options is None else options
+        async with self._exchange:
+            if self.release is not None:
+                await self.release()
+            await self._let_go()
+            self.target, self.header, self.error = target, None, None
+            self.options = self.options if options is None else options
         await self.engine()
 
     def another(self, target: Target, options: LoadOptions) -> "ModelHost":
@@ -126,15 +130,17 @@ class ModelHost:
 
     async def unload(self) -> None:
         """Let go of the model until it is asked for again, so that another one has room."""
-        if self.release is not None:
-            await self.release()
-        await self._let_go()
+        async with self._exchange:
+            if self.release is not None:
+                await self.release()
+            await self._let_go()
         self.changed()
 
     async def close(self) -> None:
         """Let go of the model for good."""
         self._closed = True
-        await self._let_go()
+        async with self._exchange:
+            await self._let_go()
 
     async def _let_go(self) -> None:
         task, self._loading = self._loading, None

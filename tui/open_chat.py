@@ -50,6 +50,7 @@ class OpenChat:
     def refresh(self) -> None:
         """Read it again."""
         if self.chat_id is not None:
+            self._runner.renumber()
             self.chat_id = self._keeper.stored(self.chat_id)
             self.title = self._keeper.chat(self.chat_id).title
             self.path = self._keeper.path(self.chat_id)
@@ -64,7 +65,7 @@ class OpenChat:
         """Store what was typed and not sent.
 
         Raises:
-            StoreError: the store cannot be written.
+            NotFoundError: there is no such chat any more.
         """
         self._keeper.change_chat(self.ensure(), draft=text)
         self.draft = text  # not before: what failed is to be tried again
@@ -104,7 +105,7 @@ class OpenChat:
         """Answer it so from now on.
 
         Raises:
-            StoreError: the store cannot be written; they hold while the chat is open.
+            NotFoundError: there is no such chat any more; they hold while it is open.
         """
         self._stored_settings = settings.to_store(self._defaults())
         if self.chat_id is not None:
@@ -178,6 +179,7 @@ class OpenChat:
 
     def message(self, message_id: int | None) -> StoredMessage | None:
         """Return a message on the path."""
+        message_id = message_id and self._keeper.stored(message_id)
         return next((message for message in self.path if message.id == message_id), None)
 
     def _check_free(self) -> None:
@@ -188,6 +190,6 @@ class OpenChat:
 
     def _place(self, message_id: int) -> int:
         for place, message in enumerate(self.path):
-            if message.id == message_id:
+            if message.id == self._keeper.stored(message_id):
                 return place
         raise InputError("that message is not shown any more")

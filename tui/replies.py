@@ -138,7 +138,9 @@ class ReplyRunner:
 
     def of(self, chat_id: int | None) -> Reply | None:
         """Return the reply that is being made in a chat, None where there is none."""
-        return next((reply for reply in self._replies.values() if reply.chat_id == chat_id), None)
+        stored = self._keeper.stored
+        wanted = chat_id and stored(chat_id)
+        return next((reply for reply in self._replies.values() if stored(reply.chat_id) == wanted), None)
 
     @property
     def active(self) -> list[Reply]:

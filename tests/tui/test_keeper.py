@@ -5,9 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tui.keeper import Keeper
-from tui.store import Store, StoreError
+from tui.store import NotFoundError, Store, StoreError
 
-WRITES = ("create_chat", "add_message", "update_message", "take_back", "select", "set_head", "heartbeat")
+WRITES = (
+    *("create_chat", "rename", "pin", "set_settings", "set_draft"),
+    *("add_message", "update_message", "take_back", "select", "set_head", "heartbeat"),
+)
 FULL = "the disk is full"
 
 
@@ -40,6 +43,11 @@ def said(keeper: Keeper, chat: int) -> list[tuple]:
     return [(m.role, m.content, m.state, m.position, m.siblings) for m in keeper.path(chat)]
 
 
+def belongs(store: Keeper | Store, chat: int) -> tuple:
+    found = store.chat(chat)
+    return found.title, found.draft, found.pinned
+
+
 def test_it_writes_through():
     store = Broken()
     keeper = Keeper(store)
@@ -65,17 +73,19 @@ def test_a_chat_in_a_broken_store_lives_in_memory_and_is_written_later():
     keeper.select(chat, one)
     assert said(keeper, chat)[-1] == ("assistant", "one!", "complete", 1, 2)
     assert keeper.sibling(chat, one, 1) == two and keeper.sibling(chat, one, -1) is None
-    assert [each.title for each in keeper.chats(10)] == ["what is this?"] and keeper.chat(chat).messages == 3
+    assert [each.title for each in keeper.chats(10)] == ["what is"] and keeper.chat(chat).messages == 3
     keeper.change_chat(chat, title="mine", draft="d")
     assert keeper.chat(chat).title == "mine"
 
-    assert not keeper.flush() and keeper.pending, "it is still broken"
+    keeper.flush()
+    assert keeper.pending and keeper.trouble == FULL, "it is still broken"
     store.broken = False
-    assert keeper.flush() and not keeper.pending and keeper.trouble is None
+    keeper.flush()
+    assert not keeper.pending and keeper.trouble is None
     assert keeper.stored(chat) > 0
     assert said(keeper, chat)[-1] == ("assistant", "one!", "complete", 1, 2), "under its old id, too"
     [stored] = store.chats()
-    assert (stored.title, stored.settings, stored.messages) == ("mine", {"preset": "p"}, 3)
+    assert (stored.title, stored.settings, stored.messages, stored.draft) == ("mine", {"preset": "p"}, 3, "d")
     assert store.path(stored.id)[-1].details == {"seed": 1}
 
 
@@ -96,6 +106,30 @@ def test_a_stored_chat_goes_on_in_memory():
     store.broken = False
     keeper.flush()
     assert [(m.content, m.state) for m in store.path(chat)] == [("hi", "complete"), ("hello", "complete")]
+
+
+def test_what_belongs_to_a_stored_chat_waits_too_and_the_trouble_ends_with_the_first_write_that_succeeds():
+    store = Broken()
+    keeper = Keeper(store)
+    chat = keeper.create_chat({})
+    store.broken = True
+    keeper.change_chat(chat, draft="precious", pinned=True)
+    assert keeper.pending and keeper.trouble == FULL and store.chat(chat).draft == ""
+    assert keeper.chat(chat).draft == "precious" and keeper.chats(10)[0].pinned
+    store.broken = False
+    keeper.add(chat, None, "user", "hi")
+    assert not keeper.pending and keeper.trouble is None
+    assert (store.chat(chat).draft, store.chat(chat).pinned) == ("precious", True)
+    with pytest.raises(NotFoundError):
+        keeper.change_chat(99, draft="x")
+
+
+def test_a_sign_of_life_that_cannot_be_given_is_no_loss():
+    store = Broken()
+    keeper = Keeper(store)
+    store.broken = True
+    keeper.heartbeat([1])
+    assert keeper.trouble is None
 
 
 def test_other_chats_are_written_although_one_cannot_be():
@@ -122,7 +156,10 @@ def test_a_read_only_store_keeps_its_trouble():
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["ask", "reply", "again", "update", "prev", "break", "mend"]), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["ask", "reply", "again", "update", "prev", "draft", "title", "pinned", "break", "mend"]),
+        st.integers(0, 3),
+    ),
     max_size=25,
 )
 
@@ -142,7 +179,10 @@ def test_whatever_happens_it_says_what_a_store_that_never_breaks_would_say(steps
         for each, chat in zip((keeper, mirror), chats, strict=True):
             path = each.path(chat)
             last = path[-1] if path else None
-            if step == "ask":
+            if step in ("draft", "title", "pinned"):
+                value = {"draft": f"d{number}", "title": f"t{number}", "pinned": number > 1}[step]
+                each.change_chat(chat, **{step: value})
+            elif step == "ask":
                 each.add(chat, last and last.id, "user", f"q{number}")
             elif step == "reply":
                 each.add(chat, last and last.id, "assistant", f"a{number}", state="streaming")
@@ -157,10 +197,12 @@ def test_whatever_happens_it_says_what_a_store_that_never_breaks_would_say(steps
                 if other is not None:
                     each.select(chat, other)
         assert said(keeper, chats[0]) == said(mirror, chats[1])
+        assert belongs(keeper, chats[0])[1:] == belongs(mirror, chats[1])[1:]
     broken.broken, broken.fails_after = False, None
     keeper.flush()
     assert not keeper.pending
     assert said(keeper, chats[0]) == said(mirror, chats[1])
+    assert belongs(broken, keeper.stored(chats[0])) == belongs(mirror, chats[1])
     tree = [(m.role, m.content, m.state) for m in broken.tree(keeper.stored(chats[0]))]
     assert sorted(tree) == sorted((m.role, m.content, m.state) for m in good.tree(chats[1])), "and nothing twice"
 

@@ -137,3 +137,24 @@ async def test_the_header_is_known_before_the_model_is_ready(models):
 )
 def test_names(target, name):
     assert host(Starter(), target).name == name
+
+
+async def test_who_asks_during_a_switch_gets_the_new_model():
+    start = Starter()
+    subject = host(start, Path("old.gguf"))
+    await subject.engine()
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def close():
+        closing.set()
+        await closed.wait()
+
+    start.engines[0].close = close
+    switching = asyncio.create_task(subject.switch(Path("new.gguf")))
+    await closing.wait()
+    asking = asyncio.create_task(subject.engine())
+    await asyncio.sleep(0.01)
+    closed.set()
+    await switching
+    assert await asking is subject.running is start.engines[1]
+    assert [target for target, _ in start.asked] == [Path("old.gguf"), Path("new.gguf")]

@@ -1,6 +1,7 @@
 """Replies without a screen: what is stored when, and what the watcher hears."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,28 @@ async def test_it_is_on_disk_within_a_second_while_it_is_written(tmp_path):
     more.set()
     await scene.done()
     assert other.path(scene.chat)[1].content == "one two"
+
+
+async def test_a_save_that_comes_late_does_not_undo_the_end():
+    wait = asyncio.Event()
+    scene = Scene(PROMPT, Delta("half"), wait, Delta(" whole"), finished())
+    update, held, go = scene.keeper.update, threading.Event(), threading.Event()
+
+    def late(*arguments, **values):
+        if values.get("content") == "half":
+            held.set()
+            assert go.wait(10)
+        update(*arguments, **values)
+
+    scene.keeper.update = late
+    scene.ask()
+    await until(held.is_set)
+    wait.set()
+    await until(lambda: scene.runner.active[0].finished)
+    await asyncio.sleep(0.05)  # the end would have been stored by now
+    go.set()
+    await scene.done()
+    assert (scene.path[-1].content, scene.path[-1].state) == ("half whole", "complete")
 
 
 async def test_the_next_turn_leaves_out_what_was_folded():

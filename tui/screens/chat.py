@@ -1,7 +1,7 @@
 """The screen on which one chats: what it shows, and how it follows what happens. Its commands: `chat_actions`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import ClassVar
 
@@ -49,14 +49,14 @@ class ChatScreen(ChatActions, Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = bindings("chat")
     VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-low"), (24, "-high")]
 
-    def __init__(self, keys: Mapping[str, str], history: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, keys: Mapping[str, str]) -> None:
         super().__init__()
         self.chat_list = ChatList(self.load_chats)
         self.title_line = Static(id="chat-title", markup=False)
         self.empty_state = EmptyState(keys)
         self.conversation = Conversation()
         self.hints = CommandHints(keys)
-        self.composer = Composer("Message …", history)
+        self.composer = Composer("Message …", self._history)
         self.status_line = StatusLine()
         self.editing: int | None = None  # the message of the user that is being changed
         self.unsent = ""  # what was in the composer before that
@@ -89,6 +89,13 @@ class ChatScreen(ChatActions, Screen[None]):
         """Return a page of the chats, none where the store cannot be read."""
         try:
             return self.keeper.chats(limit, offset)
+        except StoreError as error:
+            self.app.note_trouble(str(error))
+            return []
+
+    def _history(self) -> list[str]:
+        try:
+            return self.keeper.store.history()
         except StoreError as error:
             self.app.say(str(error), "error")
             return []
@@ -281,7 +288,7 @@ class ChatScreen(ChatActions, Screen[None]):
             self._draft_timer.stop()
             self._draft_timer = None
         chat = self.app.chat
-        draft = self._draft()
+        draft = self.typed()
         if draft == chat.draft or (chat.chat_id is None and not draft.strip()):
             return
         try:
@@ -290,10 +297,11 @@ class ChatScreen(ChatActions, Screen[None]):
         except StoreError as error:
             self.app.note_trouble(str(error))
             return
+        self.app.note_trouble(self.keeper.trouble)
         if is_new:
             self.chat_list.show(open_id=chat.chat_id, busy=self.chat_list.busy)
 
-    def _draft(self) -> str:
+    def typed(self) -> str:
         """Return everything that was typed and not sent, with a change of an earlier message that was begun."""
         typed = self.composer.text
         if self.editing is None:
@@ -344,7 +352,8 @@ class ChatScreen(ChatActions, Screen[None]):
     # ---- the replies, as their watcher
 
     def _is_shown(self, reply: Reply) -> bool:
-        return self.is_running and self.app.chat.chat_id == self.keeper.stored(reply.chat_id)
+        shown = self.app.chat.chat_id
+        return self.is_running and shown is not None and self.keeper.stored(shown) == self.keeper.stored(reply.chat_id)
 
     def reply_began(self, reply: Reply) -> None:
         """Show the question and the reply, both of which are stored now."""
@@ -353,8 +362,7 @@ class ChatScreen(ChatActions, Screen[None]):
             return
         if self._is_shown(reply):
             self.save_draft()
-            self.app.chat.refresh()
-            self.show_messages()
+            self.app.refresh_chat()
         self.chat_list.reload()
         self.show_around()
 
@@ -399,8 +407,7 @@ class ChatScreen(ChatActions, Screen[None]):
             finished = reply.finished
             if finished is not None and finished.prompt_tokens is not None:
                 self._context_used = finished.prompt_tokens + finished.completion_tokens
-            self.app.chat.refresh()
-            self.show_messages()
+            self.app.refresh_chat()
             if finished is None or finished.prompt_tokens is None:
                 self.count_tokens()
         if reply.error is not None:

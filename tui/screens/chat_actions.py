@@ -75,7 +75,9 @@ class ChatActions:
             return
         from .prompt import PromptScreen
 
-        self.app.push_screen(PromptScreen("Title of this chat", self.keeper.chat(chat_id).title), rename)
+        chat = self._try(lambda: self.keeper.chat(chat_id))
+        if chat is not None:
+            self.app.push_screen(PromptScreen("Title of this chat", chat.title), rename)
 
     def action_pin(self: "ChatScreen") -> None:
         """Keep the open chat at the top, or no longer."""
@@ -90,7 +92,10 @@ class ChatActions:
         if chat_id is None:
             self.app.say("there is no chat yet that could be pinned", "warning")
             return
-        pinned = not self.keeper.chat(chat_id).pinned
+        chat = self._try(lambda: self.keeper.chat(chat_id))
+        if chat is None:
+            return
+        pinned = not chat.pinned
         if self._store(lambda: self.keeper.change_chat(chat_id, pinned=pinned)):
             self.app.say("pinned: it stays at the top of the list" if pinned else "no longer pinned")
             self._chats_changed()
@@ -115,6 +120,7 @@ class ChatActions:
             await asyncio.wait([reply.task])
         if chat_id == self.app.chat_id:
             self.save_draft()
+        chat_id = self.keeper.stored(chat_id)
         if not self._store(lambda: self.app.store.delete(chat_id)):
             return
         self.app.deleted.append(chat_id)
@@ -122,8 +128,7 @@ class ChatActions:
         self.app.say(f"deleted · {undo} brings it back")
         next_chat = self.chat_list.neighbour(chat_id)
         if chat_id == self.app.chat_id:
-            self.app.chat.open(None)  # `open_chat` would stay in an empty one, and this one is deleted
-            self.show_chat("")
+            self.app.open_chat(None)
         self._chats_changed()
         if next_chat is not None:
             self.chat_list.put_cursor(next_chat)
@@ -140,6 +145,7 @@ class ChatActions:
             self._chats_changed()
 
     def _chats_changed(self: "ChatScreen") -> None:
+        self.app.note_trouble(self.keeper.trouble)
         self.app.refresh_chat()
         self.chat_list.reload()
         self.show_around()

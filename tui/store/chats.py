@@ -5,7 +5,7 @@ import time
 import uuid
 from typing import Any
 
-from .errors import StoreError
+from .errors import NotFoundError
 from .records import Chat, from_column, from_json, to_column, to_json
 
 COLUMNS = "id, title, created, updated, pinned, settings, draft, messages"
@@ -39,7 +39,12 @@ def create(connection: sqlite3.Connection, title: str, settings: dict[str, Any] 
 
 
 def change(connection: sqlite3.Connection, chat_id: int, column: str, value: Any) -> None:
-    """Set one column of the chat, which does not count as a change of what was said."""
+    """Set one column of the chat, which does not count as a change of what was said.
+
+    A draft that is typed into a chat that another window has deleted brings it back.
+    """
+    if column == "draft" and value:
+        connection.execute("UPDATE chats SET deleted = NULL WHERE id = ? AND deleted IS NOT NULL", (chat_id,))
     if connection.execute(f"UPDATE chats SET {column} = ? WHERE id = ?", (value, chat_id)).rowcount == 0:
         raise missing(chat_id)
 
@@ -49,9 +54,9 @@ def purge(connection: sqlite3.Connection, before: float) -> int:
     return connection.execute("DELETE FROM chats WHERE deleted < ?", (before,)).rowcount
 
 
-def missing(chat_id: int) -> StoreError:
+def missing(chat_id: int) -> NotFoundError:
     """The error for a chat that is not there."""
-    return StoreError(f"there is no chat {chat_id} any more: another window may have removed it")
+    return NotFoundError(f"there is no chat {chat_id} any more: another window may have removed it")
 
 
 def _chat(row: tuple) -> Chat:

@@ -27,7 +27,14 @@ class Database:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._patience = BUSY_SECONDS
         self._open()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than this for another program that has the file to itself."""
+        with self._lock:
+            self._patience = seconds
+            self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def read(self, operation: Callable[..., T], *arguments: Any) -> T:
         """Return what the operation returns; all that it reads is of the same moment."""
@@ -87,7 +94,7 @@ class Database:
                 self._connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _begin(self, begin: str) -> None:
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._patience
         while True:
             try:
                 self._connection.execute(begin)
@@ -103,6 +110,7 @@ class Database:
         self._connection, self.read_only, self.notice = opened.connection, opened.read_only, opened.notice
         self._synchronous = self._connection.execute("PRAGMA synchronous").fetchone()[0]
         self._identity = _identity(self.path)
+        self.wait_at_most(self._patience)
 
     def _has_moved(self) -> bool:
         return self.path is not None and not self.read_only and _identity(self.path) != self._identity

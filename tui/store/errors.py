@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 10.0  # how long another program is waited for, where nothing else is said
 FULL_BYTES = 2**20  # less free space than this, and a failed write is put down to it
 
 _DAMAGED = ("malformed", "not a database", "corrupt", "unsupported file format", "vtable constructor failed")
@@ -13,6 +13,10 @@ _WRITING = ("disk is full", "disk i/o error", "unable to open")
 
 class StoreError(Exception):
     """The store failed. The message is one sentence for the user: what, where, what to do."""
+
+
+class NotFoundError(StoreError):
+    """There is no such chat or message, or not any more."""
 
 
 def is_damage(error: Exception) -> bool:
@@ -32,9 +36,7 @@ def sentence(error: Exception, path: Path | None) -> StoreError:
     if "disk is full" in said or (any(words in said for words in _WRITING) and _no_room(path)):
         return StoreError(f"the disk is full, so this was not kept in {where}: make room there and try again")
     if is_busy(error):
-        return StoreError(
-            f"another program has kept {where} to itself for {BUSY_SECONDS:.0f} seconds: end it, or try again"
-        )
+        return StoreError(f"another program keeps {where} to itself: end it, or try again later")
     if "readonly" in said or "read-only" in said or isinstance(error, PermissionError):
         return StoreError(f"{where} may not be written: change its permissions, or choose another place for the store")
     if "no such module: fts5" in said:

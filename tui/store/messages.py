@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from .chats import missing
-from .errors import StoreError
+from .errors import NotFoundError, StoreError
 from .records import StoredMessage, from_column, from_json, to_column, to_json
 
 STATES = ("complete", "streaming", "partial", "failed")
@@ -46,7 +46,10 @@ def add(
     state: str,
     details: dict[str, Any] | None,
 ) -> int:
-    """Add a message, make it the head, and return its id. A chat without a title gets one from a user's message."""
+    """Add a message, make it the head, and return its id. A chat without a title gets one from a user's message.
+
+    A chat that another window has deleted is brought back.
+    """
     _check_state(state)
     title = _head_and_title(connection, chat_id)[1]
     if parent_id is not None and _chat_of(connection, parent_id) != chat_id:
@@ -57,7 +60,9 @@ def add(
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (chat_id, parent_id, role, to_column(content), state, now, now, to_json(details or {})),
     ).lastrowid
-    connection.execute("UPDATE chats SET head = ?, updated = ? WHERE id = ?", (message_id, now, chat_id))
+    connection.execute(
+        "UPDATE chats SET head = ?, updated = ?, deleted = NULL WHERE id = ?", (message_id, now, chat_id)
+    )
     if not title and role == "user":
         connection.execute("UPDATE chats SET title = ? WHERE id = ?", (to_column(title_from(content)), chat_id))
     return message_id
@@ -219,8 +224,8 @@ def _chat_of(connection: sqlite3.Connection, message_id: int) -> int:
     return row[0]
 
 
-def _no_message(message_id: int) -> StoreError:
-    return StoreError(f"there is no message {message_id} any more: another window may have removed it")
+def _no_message(message_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no message {message_id} any more: another window may have removed it")
 
 
 def _check_state(state: str) -> None:

@@ -43,6 +43,10 @@ class Store:
         """Whether nothing can be written."""
         return self._database.read_only
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Raise StoreError where another program has the file to itself for longer than this; at first that is 10 s."""
+        self._database.wait_at_most(seconds)
+
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
         self._database.close()

@@ -122,12 +122,11 @@ def test_a_writer_waits_for_another(path):
         assert "waited" in said(store)
 
 
-def test_who_waits_in_vain_is_told(path, monkeypatch):
-    monkeypatch.setattr("tui.store.opening.BUSY_SECONDS", 0.1)
-    monkeypatch.setattr("tui.store.database.BUSY_SECONDS", 0.1)
+def test_who_waits_in_vain_is_told(path):
     with closing(Store.open(path)) as store, closing(connect(path)) as other:
+        store.wait_at_most(0.1)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match=f"another program has kept {path} to itself"):
+        with pytest.raises(StoreError, match=f"another program keeps {path} to itself"):
             store.create_chat()
         other.execute("COMMIT")
         talk(store, "goes on")
