@@ -107,7 +107,7 @@ def will_it_fit(header: GGUFHeader, options: LoadOptions, memory: Memory | None,
 
 
 def choose(header: GGUFHeader, options: LoadOptions, *, gpu: bool, memory: Memory | None = None) -> LoadOptions:
-    """Return the options with everything decided that they left open.
+    """Return the options with everything decided that they left open, but for flash attention on a GPU.
 
     `gpu` says whether llama.cpp can use one, `memory` is what there is; None asks the machine.
 
@@ -143,10 +143,17 @@ def _decided(header: GGUFHeader, options: LoadOptions, gpu: bool, memory: Memory
         n_threads=options.n_threads or usable_cores(),
         n_gpu_layers=0 if not gpu else -1 if options.n_gpu_layers is None else options.n_gpu_layers,
         kv_type=kv_type,
-        flash_attention=(quantized or gpu) if options.flash_attention is None else options.flash_attention,
+        flash_attention=_flash_attention(options, quantized, gpu),
         mmap=options.mmap is not False,
     )
     return decided if options.n_ctx else replace(decided, n_ctx=_context(header, decided, gpu, memory))
+
+
+def _flash_attention(options: LoadOptions, quantized: bool, gpu: bool) -> bool | None:
+    """Return whether it is on; None where llama.cpp shall see whether the GPU has it for this model, as most have."""
+    if options.flash_attention is None and gpu and not quantized:
+        return None
+    return quantized if options.flash_attention is None else options.flash_attention
 
 
 def _context(header: GGUFHeader, options: LoadOptions, gpu: bool, memory: Memory | None) -> int:
@@ -165,7 +172,7 @@ def _context(header: GGUFHeader, options: LoadOptions, gpu: bool, memory: Memory
 
 def _taken(header: GGUFHeader, options: LoadOptions, n_ctx: int, gpu: bool) -> Estimate:
     chunk = GPU_CHUNK if gpu and options.n_gpu_layers else CPU_CHUNK
-    return estimate(header, n_ctx, options.kv_type, flash_attention=options.flash_attention, chunk=chunk)
+    return estimate(header, n_ctx, options.kv_type, flash_attention=options.flash_attention is not False, chunk=chunk)
 
 
 def _in_main_memory(header: GGUFHeader, options: LoadOptions, gpu: bool) -> Estimate:

@@ -45,8 +45,9 @@ def has_room_beside(host: ModelHost, target: Target, options: LoadOptions) -> bo
         if host.running is None and isinstance(host.target, Path):  # it will be loaded
             header = read_header(host.target)
             first = choose(header, replace(host.options, force=True), gpu=gpu, memory=memory)
-            taken = estimate(header, first.n_ctx, first.kv_type, flash_attention=bool(first.flash_attention)).total
-            memory = memory._replace(available=max(0, memory.available - taken))
+            flash = first.flash_attention is not False
+            taken = estimate(header, first.n_ctx, first.kv_type, flash_attention=flash)
+            memory = memory._replace(available=max(0, memory.available - taken.total))
         return will_it_fit(read_header(target), options, memory, gpu=gpu).verdict == "yes"
     return True
 
@@ -87,7 +88,7 @@ def _memory_lines(row: ModelRow, options: LoadOptions | None, memory: Memory | N
         fit = will_it_fit(row.header, decided, memory, gpu=gpu)
     except InputError as error:
         return Content.styled(harmless(str(error)), "$error")
-    needed = estimate(row.header, decided.n_ctx, decided.kv_type, flash_attention=bool(decided.flash_attention))
+    needed = estimate(row.header, decided.n_ctx, decided.kv_type, flash_attention=decided.flash_attention is not False)
     rows = [
         ("weights", memory_text(needed.weights), ""),
         ("KV cache", memory_text(needed.kv), f"{decided.n_ctx:,} tokens, {decided.kv_type}"),

@@ -34,6 +34,7 @@ out = [[llama_model.CPU_CHUNK, llama_model.GPU_CHUNK]]
 for path, n_ctx, kv_type, flash in json.loads(sys.argv[1]):
     options = LoadOptions(n_ctx=n_ctx, n_threads=1, n_gpu_layers=0, kv_type=kv_type, flash_attention=flash)
     model = llama_model.LlamaModel(path, options, ctypes.create_string_buffer(2))
+    assert model.flash_attention == (flash is not False)
     out.append([model.state_bytes, model.log.total(r"compute buffer size = *([0-9.]+) MiB") * 2**20])
 print(json.dumps(out))
 """
@@ -59,7 +60,7 @@ def header(gigabytes: float = 4, **metadata) -> GGUFHeader:
 def test_the_estimate_is_what_llama_cpp_takes(tmp_path):
     paths = {name: write_attention(tmp_path / f"{name}.gguf", **layout) for name, layout in MODELS.items()}
     paths["recurrent"] = write_mamba(tmp_path / "mamba.gguf")
-    settings = [(4096, "f16", False), (4000, "q8_0", True), (16_384, "f32", False)]
+    settings = [(4096, "f16", False), (4000, "q8_0", True), (16_384, "f32", False), (4096, "f16", None)]
     cases = [(name, *setting) for name in paths for setting in settings]
     arguments = json.dumps([[str(paths[name]), *setting] for name, *setting in cases])
     done = subprocess.run([sys.executable, "-c", MEASURE, arguments], cwd=ROOT, capture_output=True, text=True)
@@ -67,7 +68,7 @@ def test_the_estimate_is_what_llama_cpp_takes(tmp_path):
     chunks, *measured = json.loads(done.stdout)
     assert chunks == [fit.CPU_CHUNK, fit.GPU_CHUNK]
     for (name, n_ctx, kv_type, flash), (state, compute) in zip(cases, measured, strict=True):
-        told = estimate(read_header(paths[name]), n_ctx, kv_type, flash_attention=flash)
+        told = estimate(read_header(paths[name]), n_ctx, kv_type, flash_attention=flash is not False)
         # The log rounds to hundredths of a megabyte, once for each of two caches.
         assert told.kv == pytest.approx(state, abs=0.02 * 2**20), (name, n_ctx, kv_type)
         assert 0.95 * compute <= told.compute <= 1.1 * compute + 4 * 2**20, (
@@ -127,7 +128,7 @@ def test_everything_is_decided():
     assert (alone.n_threads, alone.n_gpu_layers, alone.kv_type) == (usable_cores(), 0, "f16")
     assert (alone.flash_attention, alone.mmap) == (False, True)
     helped = chosen(gpu=True)
-    assert (helped.n_gpu_layers, helped.flash_attention) == (-1, True)
+    assert (helped.n_gpu_layers, helped.flash_attention) == (-1, None)
     assert chosen(LoadOptions(kv_type="q8_0")).flash_attention is True
     assert chosen(LoadOptions(n_gpu_layers=20)).n_gpu_layers == 0  # there is no GPU
 
